@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all, and folders that only their owner can read."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from goalrun.errors import EnvironmentFailure
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder, and the missing ones above it, with mode 0700."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old content or the new, and nothing between.
+
+    Raises:
+        EnvironmentFailure: it cannot be written.
+    """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as failure:
+        with suppress(OSError):
+            temporary.unlink()
+        raise EnvironmentFailure(f"cannot write {path}: {failure.strerror}") from failure
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: Path, head: int, tail: int) -> str:
+    """The head and the tail of a file as text, the gap counted; undecodable bytes become U+FFFD."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= head + tail:
+            return file.read().decode("utf-8", "replace")
+        first = file.read(head).decode("utf-8", "replace")
+        file.seek(size - tail)
+        last = file.read(tail).decode("utf-8", "replace")
+    return f"{first}\n[… {size - head - tail} bytes left out …]\n{last}"
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and everything below it, also where a command took the permissions away.
+
+    Links are removed, never followed.
+
+    Raises:
+        EnvironmentFailure: something cannot be removed.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    try:
+        # Permissions on the way down, removal on the way up.
+        for folder, names, _ in os.walk(path, topdown=True):
+            for below in (Path(folder, name) for name in names):
+                if not below.is_symlink():
+                    below.chmod(0o700)
+        for folder, names, files in os.walk(path, topdown=False):
+            for below in (Path(folder, name) for name in (*files, *names)):
+                _remove_one(below)
+        path.rmdir()
+    except OSError as failure:
+        raise EnvironmentFailure(f"cannot remove {failure.filename or path}: {failure.strerror}") from failure
+
+
+def _remove_one(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink()

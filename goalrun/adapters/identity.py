@@ -1,0 +1,117 @@
+"""Which process is which: identities that survive pid reuse, and the reaping of what a dead run left.
+
+The home of psutil.
+"""
+
+import os
+import signal
+import socket
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Both are slow to import, and `status` comes by here.
+    from collections.abc import Iterable, Iterator
+
+    import psutil
+
+    from goalrun.core.model import ProcessIdentity
+
+GOAL_VARIABLE = "GOALRUN_GOAL_ID"
+"""Set in the environment of every process that a goal starts; children inherit it."""
+REAP_SECONDS = 5.0
+
+
+@cache
+def boot_id() -> str:
+    """The current boot; start times of another boot say nothing."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    import psutil
+
+    return f"{psutil.boot_time():.0f}"
+
+
+def start_time(pid: int) -> str:
+    """A process's start time in the kernel's own unit; "" if there is no such process.
+
+    On Linux it is the tick count of ``/proc/PID/stat`` (proc(5), field 22), which the system clock cannot move;
+    psutil's ``create_time`` adds the boot time to it and moves with the clock.
+    """
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # A zombie holds its pid but runs nothing.
+        return "" if fields[0] in {b"Z", b"X"} else fields[19].decode("ascii")
+    if not Path("/proc/self/stat").exists():
+        import psutil
+
+        with suppress(psutil.Error):
+            return f"{psutil.Process(pid).create_time():.6f}"
+    return ""
+
+
+def identify(pid: int) -> "ProcessIdentity":
+    """The identity of a process of this machine."""
+    from goalrun.core.model import ProcessIdentity
+
+    return ProcessIdentity(pid=pid, start=start_time(pid), boot=boot_id(), host=socket.gethostname())
+
+
+def myself() -> "ProcessIdentity":
+    """The identity of this process."""
+    return identify(os.getpid())
+
+
+def is_alive(process: "ProcessIdentity") -> bool:
+    """Whether exactly this process runs; see ``runs``."""
+    return runs(process.pid, process.start, process.boot, process.host)
+
+
+def runs(pid: int, start: str, boot: str, host: str) -> bool:
+    """Whether exactly this process runs. One of another machine counts: nothing here proves that it is gone."""
+    if host != socket.gethostname():
+        return True
+    return boot == boot_id() and start != "" and start_time(pid) == start
+
+
+def reap(processes: "Iterable[ProcessIdentity]", goal: str) -> int:
+    """Kill what a dead run left: the journalled processes, their sessions, and all that carry the goal's id.
+
+    A process is only signalled while its identity, or its environment, says that it belongs to the goal; this
+    process and its ancestors never are.
+
+    Returns:
+        How many processes were killed.
+    """
+    import psutil
+
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    sessions = {process.pid for process in processes if _ours(process)}
+    killed: set[int] = set()
+    for _ in range(50):
+        found = [process for process in _belonging(sessions, goal) if process.pid not in spared]
+        if not found:
+            break
+        for process in found:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+                killed.add(process.pid)
+        psutil.wait_procs(found, timeout=REAP_SECONDS / 50)
+    return len(killed)
+
+
+def _ours(process: "ProcessIdentity") -> bool:
+    return process.host == socket.gethostname() and is_alive(process)
+
+
+def _belonging(sessions: set[int], goal: str) -> "Iterator[psutil.Process]":
+    import psutil
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if os.getsid(process.pid) in sessions or process.environ().get(GOAL_VARIABLE) == goal:
+                yield process

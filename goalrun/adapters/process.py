@@ -1,0 +1,223 @@
+"""The one door for child processes.
+
+Every command gets its own session, an explicit environment and folder, a deadline, and files for its output; when
+``run`` returns, whatever way it returns, no process that the command started is left. The supervisor beside this
+file does the watching, so that this also holds when goalrun itself is killed.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from goalrun.adapters.clock import TICK_SECONDS
+from goalrun.adapters.identity import identify
+from goalrun.core.model import ProcessIdentity
+from goalrun.errors import Interrupted, ProcessFailure
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+GRACE_SECONDS = 1.0
+"""From being told to end until being killed; `goalrun stop` promises two seconds for everything."""
+HEAD_BYTES = 4 << 20
+TAIL_BYTES = 1 << 20
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Command(NamedTuple):
+    """What to run and where.
+
+    Attributes:
+        stderr: the file for standard error; None puts it into ``stdout``'s, in order.
+        stdin: a file; None is the null device.
+        timeout: seconds.
+        secrets: values replaced in the output before it is written.
+        umask: None keeps the caller's.
+    """
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+    stdout: Path
+    timeout: float
+    stderr: Path | None = None
+    stdin: Path | None = None
+    secrets: tuple[str, ...] = ()
+    umask: int | None = None
+
+
+class Finished(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        exit_code: its exit status; negative is the signal that ended it.
+        survivors: processes that it left behind and that were killed.
+    """
+
+    exit_code: int
+    timed_out: bool
+    seconds: float
+    survivors: int
+
+
+class Unstartable(ProcessFailure):
+    """The command itself could not be executed: it does not exist, or is no program."""
+
+
+def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Callable[[], None]) -> Finished:
+    """Run a command to its end.
+
+    Args:
+        command: what to run.
+        on_start: called with the process while it waits to be let go; recording it here makes it reapable.
+        poll: called while waiting; what it raises ends the command and is raised again.
+
+    Raises:
+        Unstartable: there is no such program.
+        ProcessFailure: the supervisor failed, or output could not be written.
+        Interrupted: ``poll`` asked for it; nothing of the command is left.
+    """
+    supervisor = _start(command)
+    try:
+        ready = _status(supervisor, lambda: None)
+        _expect(ready, "ready")
+        on_start(identify(ready["pid"]))
+        _say(supervisor, b"g")
+        return _finished(_status(supervisor, poll), command)
+    finally:
+        _end(supervisor)
+
+
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    _adopt_orphans()
+    order = {
+        "argv": command.argv,
+        "cwd": str(command.cwd),
+        "env": dict(command.env),
+        "stdin": str(command.stdin) if command.stdin else None,
+        "stdout": str(command.stdout),
+        "stderr": str(command.stderr) if command.stderr else None,
+        "timeout": command.timeout,
+        "grace": GRACE_SECONDS,
+        "head": HEAD_BYTES,
+        "tail": TAIL_BYTES,
+        "secrets": command.secrets,
+        "umask": command.umask,
+    }
+    supervisor = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        start_new_session=True,
+    )
+    _say(supervisor, json.dumps(order).encode("ascii") + b"\n")
+    return supervisor
+
+
+def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
+    assert supervisor.stdin is not None  # noqa: S101 - opened above; for the type checker
+    # A supervisor that is gone shows in its status, which is read next.
+    with suppress(BrokenPipeError):
+        while data:
+            data = data[supervisor.stdin.write(data) or 0 :]
+
+
+def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None]) -> dict[str, Any]:
+    """The supervisor's next line; asks it to end the command if ``poll`` raises."""
+    assert supervisor.stdout is not None  # noqa: S101 - opened above; for the type checker
+    line = bytearray()
+    interrupted: Interrupted | None = None
+    while not line.endswith(b"\n"):
+        if select.select([supervisor.stdout], [], [], TICK_SECONDS)[0]:
+            data = supervisor.stdout.read(4096)
+            if not data:
+                raise ProcessFailure("the supervisor of a command was killed", hint="resume the goal")
+            line += data
+        elif interrupted is None:
+            try:
+                poll()
+            except Interrupted as asked:
+                interrupted = asked
+                _say(supervisor, b"t")
+    if interrupted is not None:
+        raise interrupted
+    status: dict[str, Any] = json.loads(line)
+    return status
+
+
+def _expect(status: dict[str, Any], event: str) -> None:
+    if status["event"] != event:
+        raise ProcessFailure(f"a command could not be supervised: {status.get('reason', status['event'])}")
+
+
+def _finished(status: dict[str, Any], command: Command) -> Finished:
+    if status["event"] == "failed":
+        raise Unstartable(f"cannot run {command.argv[0]}: {status['reason']}")
+    _expect(status, "done")
+    for captured in status["captured"]:
+        if captured["error"]:
+            raise ProcessFailure(
+                f"cannot write the output of {command.argv[0]}: {captured['error']}",
+                hint=f"make room for {command.stdout.parent}, then resume",
+            )
+    if status["immortal"]:
+        raise ProcessFailure(f"{status['immortal']} processes of {command.argv[0]} cannot be killed")
+    return Finished(status["status"], status["timed_out"], status["seconds"], status["survivors"])
+
+
+def _end(supervisor: subprocess.Popen[bytes]) -> None:
+    """Close the supervisor's life line, wait for it, and kill what it would have killed if it was killed itself."""
+    for stream in (supervisor.stdin, supervisor.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+    try:
+        supervisor.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+    if supervisor.returncode != 0:
+        _kill_adopted()
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what a killed supervisor leaves behind (Linux, prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _kill_adopted() -> None:
+    """Kill every child that this process did not start: they were adopted from a dead supervisor."""
+    end = time.monotonic() + GRACE_SECONDS * 5
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while children.exists() and (pids := children.read_text(encoding="ascii").split()):
+        for pid in map(int, pids):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        if time.monotonic() > end:
+            raise ProcessFailure("processes of a command cannot be killed")
+
+
+def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> int:
+    """Start a process that outlives this one and its terminal; its pid."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(env),
+            start_new_session=True,
+            cwd="/",
+        )
+    return process.pid

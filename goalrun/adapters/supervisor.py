@@ -1,0 +1,387 @@
+"""The process that stands between goalrun and a command: nothing that the command starts outlives it.
+
+Runs as a program of its own (``python -I -S supervisor.py``), with the standard library alone, so that it starts
+in milliseconds and shares no state with goalrun. It adopts orphans (Linux: PR_SET_CHILD_SUBREAPER, prctl(2)), so a
+double-forked, ``setsid`` child is still found. When goalrun dies, its end of standard input closes, and the
+supervisor kills everything and ends.
+
+Standard input: one JSON line, the order; then single bytes: ``g`` go, ``t`` terminate, ``k`` kill.
+Standard output: JSON lines: ``ready`` (pid), then ``done``, or ``failed``.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from typing import Any
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1 << 20
+CHUNK = 1 << 16
+DRAIN_SECONDS = 5.0
+SWEEP_SECONDS = 10.0
+LINUX = sys.platform == "linux"
+
+
+class Capture:
+    """One output stream into one file: the head as it comes, the tail at the end, the gap counted.
+
+    Known secrets are replaced before anything is written; a piece of output that may be the beginning of a
+    secret waits for what follows it.
+    """
+
+    def __init__(self, source: int, path: str, head: int, tail: int, secrets: list[bytes]) -> None:
+        self.source = source
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self.head = head
+        self.tail = tail
+        self.secrets = secrets
+        self.held = b""
+        self.kept: deque[bytes] = deque()
+        self.kept_bytes = 0
+        self.left_out = 0
+        self.error = ""
+        self.open = True
+
+    def drain(self) -> bool:
+        """Read once; False at the end of the stream or when nothing is there."""
+        try:
+            data = os.read(self.source, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.open = False
+            return False
+        self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self.head > 0:
+            data = self._redacted(self.held + data)
+            self.held = self._beginning_of_secret(data)
+            data = data[: len(data) - len(self.held)]
+            self._write(data[: self.head])
+            data, self.head = data[self.head :], max(0, self.head - len(data))
+            if self.head > 0:
+                return
+            data, self.held = data + self.held, b""
+        if data:
+            self.kept.append(data)
+            self.kept_bytes += len(data)
+        # One chunk more than the tail is kept, so that a secret cut by the edge is still seen whole.
+        while self.kept and self.kept_bytes - len(self.kept[0]) > self.tail + CHUNK:
+            gone = self.kept.popleft()
+            self.kept_bytes -= len(gone)
+            self.left_out += len(gone)
+
+    def _redacted(self, data: bytes) -> bytes:
+        for secret in self.secrets:
+            data = data.replace(secret, b"[redacted]")
+        return data
+
+    def _beginning_of_secret(self, data: bytes) -> bytes:
+        longest = 0
+        for secret in self.secrets:
+            for size in range(min(len(secret) - 1, len(data)), longest, -1):
+                if data.endswith(secret[:size]):
+                    longest = size
+                    break
+        return data[len(data) - longest :]
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data and not self.error:
+                data = data[os.write(self.file, data) :]
+        except OSError as failure:
+            self.error = os.strerror(failure.errno or errno.EIO)
+
+    def close(self) -> dict[str, Any]:
+        """Write what was kept, and make the file durable."""
+        rest = self._redacted(self.held + b"".join(self.kept))
+        over = max(0, len(rest) - self.tail)
+        left_out = self.left_out + over
+        if left_out:
+            self._write(b"\n[... %d bytes left out ...]\n" % left_out)
+        self._write(rest[over:])
+        with contextlib.suppress(OSError):
+            os.fsync(self.file)
+        os.close(self.file)
+        return {"left_out": left_out, "error": self.error}
+
+
+def say(**message: object) -> None:
+    """One status line; nobody listening is no reason to fail."""
+    with contextlib.suppress(OSError):
+        os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2), where there is one."""
+    if LINUX:
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def read_order() -> dict[str, Any]:
+    """The order: bytes up to the first newline."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            os._exit(3)
+        line += byte
+    order: dict[str, Any] = json.loads(line)
+    return order
+
+
+def pipe() -> tuple[int, int]:
+    """A wide pipe whose read end does not block."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    if LINUX:
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(write, F_SETPIPE_SZ, PIPE_BYTES)
+    return read, write
+
+
+def child(order: dict[str, Any], streams: tuple[int, int], go: tuple[int, int], failed: int) -> None:
+    """In the new process: wait until the start is recorded, then become the command. Never returns."""
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number in (
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+            signal.SIGCHLD,
+        ):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(go[1])
+        if os.read(go[0], 1) != b"g":
+            os._exit(127)
+        stdin = os.open(order["stdin"] or os.devnull, os.O_RDONLY)
+        os.dup2(stdin, 0)
+        os.dup2(streams[0], 1)
+        os.dup2(streams[1], 2)
+        if order["umask"] is not None:
+            os.umask(order["umask"])
+        os.chdir(order["cwd"])
+        os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606 - this is the door
+    except OSError as failure:
+        name = failure.filename if isinstance(failure.filename, str) else order["argv"][0]
+        os.write(failed, f"{os.strerror(failure.errno or 0)}: {name}".encode())
+    finally:
+        os._exit(127)
+
+
+def parents() -> dict[int, int]:
+    """Every process and its parent."""
+    found: dict[int, int] = {}
+    if LINUX:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+                    if fields[0] not in (b"Z", b"X"):
+                        found[int(name)] = int(fields[1])
+        return found
+    import subprocess
+
+    listing = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=False).stdout
+    for line in listing.splitlines():
+        pid, parent = line.split()
+        found[int(pid)] = int(parent)
+    return found
+
+
+def descendants() -> list[int]:
+    """Every living process below this one."""
+    tree = parents()
+    below = {os.getpid()}
+    while True:
+        more = {pid for pid, parent in tree.items() if parent in below} - below
+        if not more:
+            return sorted(below - {os.getpid()})
+        below |= more
+
+
+def reap() -> None:
+    """Collect whatever has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def sweep() -> tuple[int, int]:
+    """Kill every descendant until none is left; how many were found, and how many would not die."""
+    seen: set[int] = set()
+    end = time.monotonic() + SWEEP_SECONDS
+    while time.monotonic() < end:
+        reap()
+        left = descendants()
+        if not left:
+            return len(seen), 0
+        seen.update(left)
+        # Stopped first: what is stopped cannot fork while the rest is being killed.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+        time.sleep(0.002)
+    return len(seen), len(descendants())
+
+
+class Supervision:
+    """One command from its start to the end of everything that it started."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+        self.secrets = [os.fsencode(secret) for secret in order["secrets"]]
+        self.exit: int | None = None
+        self.asked = ""
+        self.timed_out = False
+        self.kill_at: float | None = None
+
+    def run(self) -> None:
+        """Start, watch, sweep, report."""
+        out_read, out_write = pipe()
+        err_read, err_write = pipe() if self.order["stderr"] else (-1, out_write)
+        go_read, go_write = os.pipe()
+        failed_read, failed_write = os.pipe()
+        wake_read, wake_write = os.pipe()
+        for end in (wake_read, wake_write):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.leader = os.fork()
+        if self.leader == 0:
+            child(self.order, (out_write, err_write), (go_read, go_write), failed_write)
+        for end in {out_write, err_write, go_read, failed_write}:
+            os.close(end)
+        limits = (self.order["head"], self.order["tail"], self.secrets)
+        self.captures = [Capture(out_read, self.order["stdout"], *limits)]
+        if self.order["stderr"]:
+            self.captures.append(Capture(err_read, self.order["stderr"], *limits))
+        say(event="ready", pid=self.leader)
+        self.wake = wake_read
+        self.start(go_write, failed_read)
+
+    def start(self, go: int, failed: int) -> None:
+        """Wait for the order to go on, then watch; tell why the command could not be run, if it could not."""
+        if os.read(0, 1) != b"g":
+            sweep()
+            os._exit(0)
+        started = time.monotonic()
+        self.deadline = started + self.order["timeout"]
+        os.write(go, b"g")
+        os.close(go)
+        # Closes without a word when exec succeeds.
+        reason = os.read(failed, 4096).decode("utf-8", "replace")
+        self.watch()
+        seconds = time.monotonic() - started
+        survivors, immortal = sweep()
+        self.drain_rest()
+        captured = [capture.close() for capture in self.captures]
+        say(
+            event="failed" if reason else "done",
+            reason=reason,
+            status=self.exit,
+            seconds=seconds,
+            timed_out=self.timed_out,
+            survivors=survivors,
+            immortal=immortal,
+            captured=captured,
+        )
+
+    def watch(self) -> None:
+        """Until the command has ended: carry its output, its deadline, and what goalrun says."""
+        while not self.ended():
+            now = time.monotonic()
+            if now >= self.deadline and not self.asked:
+                self.timed_out = True
+                self.terminate(self.order["grace"])
+            if self.kill_at is not None and now >= self.kill_at:
+                sweep()
+                self.kill_at = now + 1.0
+            until = min(self.deadline if not self.asked else now + 1.0, self.kill_at or now + 60.0)
+            sources = [capture.source for capture in self.captures if capture.open]
+            ready, _, _ = select.select([0, self.wake, *sources], [], [], max(0.0, min(60.0, until - now)))
+            if self.wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.wake, 4096)
+            for capture in self.captures:
+                if capture.source in ready:
+                    capture.drain()
+            if 0 in ready:
+                self.listen()
+
+    def ended(self) -> bool:
+        """Whether the command itself has ended; orphans that were adopted are collected on the way."""
+        if self.exit is not None:
+            return True
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return False
+                if pid == self.leader:
+                    self.exit = os.waitstatus_to_exitcode(status)
+                    return True
+        except ChildProcessError:
+            return True
+
+    def listen(self) -> None:
+        """One byte from goalrun; the end of the stream means that goalrun is dead."""
+        said = os.read(0, 1)
+        if said == b"t":
+            self.terminate(self.order["grace"])
+        elif said == b"k" or not said:
+            sweep()
+            if not said:
+                os._exit(0)
+
+    def terminate(self, grace: float) -> None:
+        """Tell everything to end; what has not ended when the grace is over is killed."""
+        self.asked = "terminate"
+        self.kill_at = time.monotonic() + grace
+        for pid in descendants():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+
+    def drain_rest(self) -> None:
+        """What is still in the pipes, now that nobody can write any more."""
+        end = time.monotonic() + DRAIN_SECONDS
+        for capture in self.captures:
+            while capture.open and time.monotonic() < end and capture.drain():
+                pass
+
+
+def main() -> None:
+    """Supervise one command."""
+    order = read_order()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # A terminal's signals are for goalrun, which then says what is to be done.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        Supervision(order).run()
+    except Exception as failure:  # noqa: BLE001 - the one thing left to do is to say so, and leave nothing behind
+        say(event="broken", reason=f"{type(failure).__name__}: {failure}")
+    finally:
+        sweep()
+
+
+if __name__ == "__main__":
+    main()

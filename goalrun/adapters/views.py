@@ -1,0 +1,88 @@
+"""Reading goals without replaying them: the views that each journal keeps, and whether a runner lives.
+
+`status` and `list` come this way, so nothing here may import what is slow to import.
+"""
+
+import json
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from goalrun.adapters.identity import runs
+from goalrun.errors import EnvironmentFailure, JournalCorrupt, UserError
+
+FORMAT = 1
+APPLICATION_ID = 0x676F616C
+"""``goal`` in ASCII: tells our files from other databases."""
+JOURNAL = "journal.db"
+OWNER = "owner.json"
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write.
+
+    Raises:
+        JournalCorrupt: there is no journal, or the file is none.
+        UserError: a newer goalrun wrote it.
+    """
+    try:
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        require_format(db, path)
+    except sqlite3.Error as failure:
+        raise broken(path, failure) from failure
+    return db
+
+
+def require_format(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is not ours, or newer than this program."""
+    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if application != APPLICATION_ID:
+        raise JournalCorrupt(f"{path} is not a goalrun journal")
+    if version > FORMAT:
+        raise UserError(
+            f"{path} was written by a newer goalrun (format {version}, this one knows {FORMAT})",
+            hint="upgrade goalrun",
+        )
+
+
+def broken(path: Path, failure: Exception) -> EnvironmentFailure:
+    """The error for a journal that cannot be read."""
+    text = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+    return JournalCorrupt(f"journal {path} cannot be read: {text}", hint="the goal's folder was left as it is")
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A goal's result as JSON: its views, and the process that runs it.
+
+    Raises:
+        JournalCorrupt: its journal cannot be read.
+        UserError: a newer goalrun wrote it.
+    """
+    path = folder / JOURNAL
+    try:
+        with closing(open_to_read(path)) as db:
+            # One transaction, so that head and turns are of the same moment.
+            db.execute("BEGIN")
+            row = db.execute("SELECT body FROM head").fetchone()
+            if row is None:
+                raise JournalCorrupt(f"journal {path} is empty")
+            shown: dict[str, Any] = json.loads(row[0])
+            turns = [json.loads(body) for (body,) in db.execute("SELECT body FROM turn ORDER BY turn")]
+    except (sqlite3.Error, ValueError) as failure:
+        raise broken(path, failure) from failure
+    shown["pid"] = runner(folder)
+    if shown["state"] == "running" and shown["pid"] is None:
+        shown["state"] = "interrupted"
+        shown["detail"] = "its process is gone; goalrun resume goes on from the last recorded step"
+    shown["turn_records"] = turns
+    return shown
+
+
+def runner(folder: Path) -> int | None:
+    """The pid of the living process that runs a goal."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((folder / OWNER).read_bytes())
+        if runs(int(owner["pid"]), str(owner["start"]), str(owner["boot"]), str(owner["host"])):
+            return int(owner["pid"])
+    return None

@@ -1,0 +1,130 @@
+"""Any command as a worker: a prompt in, files changed, text out."""
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from goalrun.adapters import process
+from goalrun.adapters.files import private_folder, read_bounded, remove_tree, write_whole
+from goalrun.adapters.identity import GOAL_VARIABLE
+from goalrun.core.evidence import clean, one_line
+from goalrun.core.model import GoalSpec, WorkerReport
+from goalrun.core.ports import OnProcess
+from goalrun.core.prompt import BLOCKED_EXIT_STATUS
+from goalrun.errors import WorkerUnavailable
+
+TEXT_CHARS = 16_000
+NOT_FOUND = frozenset({126, 127})
+"""Exit statuses by which a shell says that there is no such command (POSIX, "Exit Status for Commands")."""
+PLAIN_COMMAND = "command"
+
+
+def shell_worker(command: str) -> tuple[str, ...]:
+    """The argv of a worker that is given as a command line."""
+    return ("bash", "-c", command)
+
+
+class CommandWorker:
+    """Runs a command line in the workspace, with the user's own environment."""
+
+    def __init__(
+        self,
+        spec: GoalSpec,
+        folder: Path,
+        environment: Mapping[str, str],
+        secrets: tuple[str, ...],
+        poll: Callable[[], None],
+    ) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._environment = environment
+        self._secrets = secrets
+        self._poll = poll
+
+    def run(self, prompt: str, turn: int, attempt: int, timeout: float, on_process: OnProcess) -> WorkerReport:
+        """Run one turn; see ``core.ports.Worker``."""
+        start = Path(self._spec.workspace) / self._spec.subfolder
+        if not start.is_dir():
+            raise WorkerUnavailable(f"the folder that the worker starts in is gone: {start}")
+        output = private_folder(self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}")
+        write_whole(output / "prompt.md", prompt)
+        # The worker gets a copy: it has no business in the state folder.
+        outside = Path(tempfile.mkdtemp(prefix="goalrun-prompt-"))
+        try:
+            prompt_file = outside / "prompt.md"
+            write_whole(prompt_file, prompt)
+            finished = process.run(
+                process.Command(
+                    argv=self._argv(prompt, prompt_file),
+                    cwd=start,
+                    env=self._worker_environment(turn, prompt_file),
+                    stdin=prompt_file,
+                    stdout=output / "stdout",
+                    stderr=output / "stderr",
+                    timeout=timeout,
+                    secrets=self._secrets,
+                ),
+                lambda identity: on_process("worker", identity),
+                self._poll,
+            )
+        except process.Unstartable as failure:
+            raise WorkerUnavailable(f"worker {self._spec.worker.name}: {failure}") from failure
+        finally:
+            remove_tree(outside)
+        return self._report(finished, output)
+
+    def _argv(self, prompt: str, prompt_file: Path) -> tuple[str, ...]:
+        filled = {"{prompt}": prompt, "{prompt_file}": str(prompt_file)}
+        return tuple(filled.get(word, word) for word in self._spec.worker.command)
+
+    def _worker_environment(self, turn: int, prompt_file: Path) -> dict[str, str]:
+        return {
+            **self._environment,
+            **self._spec.worker.env,
+            GOAL_VARIABLE: self._spec.id,
+            "GOALRUN_TURN": str(turn),
+            "GOALRUN_WORKSPACE": self._spec.workspace,
+            "GOALRUN_PROMPT_FILE": str(prompt_file),
+        }
+
+    def _report(self, finished: process.Finished, output: Path) -> WorkerReport:
+        said = clean(read_bounded(output / "stdout", 0, TEXT_CHARS * 4), TEXT_CHARS, self._secrets)
+        complaint = read_bounded(output / "stderr", 0, TEXT_CHARS)
+        self._require_command(finished, complaint)
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+        blocked = self._blocked(finished.exit_code, last)
+        outcome = "timeout" if finished.timed_out else "failed" if finished.exit_code else "ok"
+        reason = one_line(clean(complaint[-2000:], 2000, self._secrets)) if outcome == "failed" else ""
+        return WorkerReport(
+            outcome="blocked" if blocked is not None and not finished.timed_out else outcome,
+            exit_code=finished.exit_code,
+            seconds=finished.seconds,
+            text=said,
+            reason=blocked if blocked is not None else reason,
+            transcript=str(output.relative_to(self._folder)),
+        )
+
+    def _blocked(self, exit_code: int, last: str) -> str | None:
+        """The reason, if the worker reports an obstacle that it cannot remove."""
+        if exit_code == BLOCKED_EXIT_STATUS:
+            return one_line(last, 1000)
+        marker = self._spec.worker.blocked_line
+        if marker is not None and last.strip().startswith(marker):
+            return one_line(last.strip().removeprefix(marker), 1000)
+        return None
+
+    def _require_command(self, finished: process.Finished, complaint: str) -> None:
+        """A shell that cannot find the worker's program has run no worker."""
+        command = self._spec.worker.command
+        if finished.exit_code not in NOT_FOUND or command[:2] != ("bash", "-c"):
+            return
+        try:
+            words = shlex.split(command[2])
+        except ValueError:
+            return
+        program = next((word for word in words if "=" not in word), "")
+        if program and shutil.which(program, path=self._environment.get("PATH")) is None:
+            said = one_line(clean(complaint[-2000:], 300, self._secrets))
+            raise WorkerUnavailable(f"the worker command cannot be run: {said or program}")

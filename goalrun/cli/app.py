@@ -1,0 +1,73 @@
+"""The entry point, and the one place where errors become exit codes."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from goalrun import __version__
+from goalrun.errors import GoalrunError
+
+BUG = 1
+USAGE = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        # Before anything slow is imported.
+        sys.stdout.write(f"goalrun {__version__}\n")
+        sys.exit(0)
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    import typer
+    from typer.exceptions import TyperException
+
+    from goalrun.cli.commands import app
+
+    try:
+        return app(standalone_mode=False) or 0
+    except TyperException as failure:
+        say = getattr(failure, "format_message", None)
+        return _complain(say() if callable(say) else str(failure), "goalrun --help", USAGE)
+    except typer.Abort:
+        return INTERRUPTED
+    except GoalrunError as failure:
+        return _complain(str(failure), failure.hint, failure.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`goalrun list | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as failure:  # noqa: BLE001 - the one boundary: a bug is told, logged, and never a traceback
+        return _complain(*_bug(failure), BUG)
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    from goalrun.core.evidence import plain
+
+    # One line first: what happened and why; what to do next on the second.
+    sys.stderr.write(f"goalrun: {' '.join(plain(message).split())}\n")
+    if hint:
+        sys.stderr.write(f"  try: {' '.join(plain(hint).split())}\n")
+    return code
+
+
+def _bug(failure: Exception) -> tuple[str, str]:
+    from goalrun.adapters.home import home_folder
+
+    text = "".join(traceback.format_exception(failure))
+    path: Path | None = home_folder() / "log" / f"bug-{os.getpid()}.log"
+    try:
+        assert path is not None  # noqa: S101 - for the type checker
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        sys.stderr.write(text)
+        path = None
+    where = f"; its log is {path}" if path is not None else ""
+    return f"a bug in goalrun: {type(failure).__name__}: {failure}{where}", "report it with that log"

@@ -1,0 +1,312 @@
+"""Every command and its options, declared. The bodies are in the modules beside this one, imported when they run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Hand a coding agent a goal and walk away: turn after turn, every turn checked where the agent cannot reach.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
+NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Checks = Annotated[
+    list[str] | None,
+    typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),
+]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option("--protect", metavar="GLOB", help="Protect these paths too."),
+]
+MayChange = Annotated[
+    list[str] | None,
+    typer.Option("--may-change", metavar="GLOB", help="Take paths out of the protected set."),
+]
+PassEnv = Annotated[
+    list[str] | None,
+    typer.Option("--pass-env", metavar="NAME", help="A variable that checks get from the environment."),
+]
+CheckTimeout = Annotated[str | None, typer.Option("--check-timeout", metavar="TIME", help="Per check (10m).")]
+MaxTurns = Annotated[str | None, typer.Option("--max-turns", metavar="N", help="Turns (20); on resume +N adds.")]
+MaxTokens = Annotated[str | None, typer.Option("--max-tokens", metavar="N", help="Tokens of worker and judge.")]
+MaxUsd = Annotated[str | None, typer.Option("--max-usd", metavar="X", help="US dollars of worker and judge.")]
+MaxTime = Annotated[str | None, typer.Option("--max-time", metavar="TIME", help="Running time, as in 90s, 2h.")]
+TurnTimeout = Annotated[str | None, typer.Option("--turn-timeout", metavar="TIME", help="Per turn (30m).")]
+StuckAfter = Annotated[
+    str | None,
+    typer.Option("--stuck-after", metavar="N", help="Turns without progress that are too many (3; 0 = off)."),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Exit 8 instead of queueing for the workspace.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
+) -> None:
+    """Hand a coding agent a goal and walk away."""
+    if version:
+        from goalrun import __version__
+
+        typer.echo(f"goalrun {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def start(  # noqa: PLR0913
+    objective: Annotated[str, typer.Argument(help="What is to be reached, in words.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
+    ] = None,
+    worker: Annotated[str | None, typer.Option("-w", "--worker", metavar="NAME", help="An agent.")] = None,
+    worker_cmd: Annotated[
+        str | None,
+        typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
+    ] = None,
+    check: Checks = None,
+    judge: Annotated[str | None, typer.Option("-j", "--judge", metavar="NAME", help="An agent, or none.")] = None,
+    judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
+    judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
+    protect: Protect = None,
+    may_change: MayChange = None,
+    pass_env: PassEnv = None,
+    verify_in: Annotated[
+        str | None,
+        typer.Option(
+            "--verify-in", metavar="worktree|live", help="live: check the workspace itself; such passes are weak."
+        ),
+    ] = None,
+    protected_edits: Annotated[
+        str | None,
+        typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
+    ] = None,
+    max_turns: MaxTurns = None,
+    max_tokens: MaxTokens = None,
+    max_usd: MaxUsd = None,
+    max_time: MaxTime = None,
+    turn_timeout: TurnTimeout = None,
+    check_timeout: CheckTimeout = None,
+    stuck_after: StuckAfter = None,
+    force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
+    no_wait: NoWait = False,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Run a goal: turn after turn, until it is achieved or a limit stops it."""
+    from goalrun.cli import running
+
+    flags = running.flags(
+        worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
+        judge_only=judge_only or None, protect=protect, may_change=may_change, pass_env=pass_env,
+        verify_in=verify_in, protected_edits=protected_edits, max_turns=max_turns, max_tokens=max_tokens,
+        max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
+        stuck_after=stuck_after,
+    )  # fmt: skip
+    asked = running.Asked(objective, file, flags, force=force, no_wait=no_wait, detach=detach, as_json=as_json)
+    return running.start(asked)
+
+
+@app.command()
+def resume(  # noqa: PLR0913
+    goal: Goal = "",
+    hint: Annotated[str, typer.Option("--hint", metavar="TEXT", help="Something for the next turn.")] = "",
+    max_turns: MaxTurns = None,
+    max_tokens: MaxTokens = None,
+    max_usd: MaxUsd = None,
+    max_time: MaxTime = None,
+    turn_timeout: TurnTimeout = None,
+    check_timeout: CheckTimeout = None,
+    stuck_after: StuckAfter = None,
+    no_wait: NoWait = False,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Go on with a goal that ended without being achieved, or whose process died."""
+    from goalrun.cli import running
+
+    changes = {
+        "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
+        "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,
+    }  # fmt: skip
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
+    return running.resume(goal, {key: value for key, value in changes.items() if value is not None}, how)
+
+
+@app.command()
+def step(goal: Goal = "", as_json: AsJson = False) -> int:
+    """Run one turn, then pause; a running goal pauses after its turn."""
+    from goalrun.cli import running
+
+    return running.step(goal, as_json=as_json)
+
+
+@app.command()
+def pause(goal: Goal = "", as_json: AsJson = False) -> int:
+    """Pause a running goal at once: its worker is told to end, then ended."""
+    from goalrun.cli import running
+
+    return running.end(goal, "pause", as_json=as_json)
+
+
+@app.command()
+def stop(goal: Goal = "", as_json: AsJson = False) -> int:
+    """Stop a goal at once."""
+    from goalrun.cli import running
+
+    return running.end(goal, "stop", as_json=as_json)
+
+
+@app.command()
+def hint(
+    goal: NeededGoal,
+    text: Annotated[str, typer.Argument(help="What the next turn should know.")],
+) -> int:
+    """Tell the next turn something."""
+    from goalrun.cli import running
+
+    return running.hint(goal, text)
+
+
+@app.command("run-detached", hidden=True)
+def run_detached(
+    goal: NeededGoal,
+    limits: Annotated[str, typer.Option("--limits")] = "",
+    no_wait: NoWait = False,
+) -> int:
+    """Run a goal in the background; started by --detach."""
+    from goalrun.cli import running
+
+    return running.run_detached(goal, limits, no_wait=no_wait)
+
+
+@app.command("list")
+def list_goals(as_json: AsJson = False) -> int:
+    """All goals, newest first."""
+    from goalrun.cli import reading
+
+    return reading.list_goals(as_json=as_json)
+
+
+@app.command()
+def status(goal: Goal = "", as_json: AsJson = False) -> int:
+    """Where a goal stands."""
+    from goalrun.cli import reading
+
+    return reading.status(goal, as_json=as_json)
+
+
+@app.command()
+def show(goal: Goal = "", as_json: AsJson = False) -> int:
+    """Everything about a goal, turn by turn."""
+    from goalrun.cli import reading
+
+    return reading.show(goal, as_json=as_json)
+
+
+@app.command()
+def logs(
+    goal: Goal = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the goal ends.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """What happened, record by record, with what the worker said."""
+    from goalrun.cli import reading
+
+    return reading.logs(goal, follow=follow, as_json=as_json)
+
+
+@app.command()
+def diff(
+    goal: Goal = "",
+    turn: Annotated[str | None, typer.Option("--turn", metavar="N|best", help="Only this turn's changes.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """What a goal changed: from its base to its newest snapshot, or in one turn."""
+    from goalrun.cli import reading
+
+    return reading.diff(goal, turn, as_json=as_json)
+
+
+@app.command()
+def restore(
+    goal: Goal = "",
+    turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Put a turn's files into the workspace; refuses over work that is in no snapshot."""
+    from goalrun.cli import running
+
+    return running.restore(goal, turn, as_json=as_json)
+
+
+@app.command()
+def verify(
+    check: Checks = None,
+    base: Annotated[str, typer.Option("--base", metavar="REV", help="What protected paths come from (HEAD).")] = "HEAD",
+    protect: Protect = None,
+    may_change: MayChange = None,
+    pass_env: PassEnv = None,
+    check_timeout: CheckTimeout = None,
+    as_json: AsJson = False,
+) -> int:
+    """Only the verification, of the workspace as it is: exit 0 passed, 12 failed, 13 tampered."""
+    from goalrun.cli import verifying
+
+    return verifying.verify(
+        base,
+        {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
+         "check_timeout": check_timeout},
+        as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> int:
+    """Look at the project, propose checks, and write goalrun.toml."""
+    from goalrun.cli import setup
+
+    return setup.init(yes=yes)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> int:
+    """What works on this machine, and what to do about the rest."""
+    from goalrun.cli import setup
+
+    return setup.doctor(as_json=as_json)
+
+
+@app.command()
+def clean(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="TIME", help="Keep what is younger (0s).")] = "0s",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Remove achieved goals; one that can be resumed is never removed."""
+    from goalrun.cli import setup
+
+    return setup.clean(older_than, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def config(as_json: AsJson = False) -> int:
+    """The settings in force here, and where each comes from."""
+    from goalrun.cli import setup
+
+    return setup.config(as_json=as_json)
+
+
+@app.command()
+def demo(as_json: AsJson = False) -> int:
+    """See it work in seconds: no model, no key."""
+    from goalrun.cli import demo as demonstration
+
+    return demonstration.demo(as_json=as_json)

@@ -1,0 +1,140 @@
+"""What people see of a goal. Results go to standard output, progress to standard error; colour only on a terminal."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from goalrun.core.evidence import one_line
+
+COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
+GOOD, BUSY = {"achieved", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
+MAX_LISTED = 20
+Json = dict[str, Any]
+
+
+def paint(text: str, colour: str, stream: IO[str]) -> str:
+    """Text in colour, where the stream is a terminal and NO_COLOR (no-color.org) is not set."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+def painted(word: str, stream: IO[str]) -> str:
+    """A state or outcome in its colour."""
+    colour = "good" if word in GOOD else "busy" if word in BUSY else "alarm" if word == "tampered" else "bad"
+    return paint(word, colour, stream)
+
+
+def out(text: str) -> None:
+    """One line of result."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """One line of progress."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def print_json(value: object) -> None:
+    """A result as JSON."""
+    out(json.dumps(value, indent=2))
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 60:  # noqa: PLR2004 - a minute
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def ending(result: Json) -> Iterator[str]:
+    """The last lines of a run: how it ended, on what that rests, and what to do next."""
+    turns = f"{result['turns']} turn{'s' if result['turns'] != 1 else ''}"
+    state = painted(result["state"], sys.stdout)
+    yield f"{state}  {result['id']}  after {turns}, {seconds(result['usage']['seconds'])}{spend(result)}"
+    if result["detail"]:
+        yield f"  {one_line(result['detail'], 600)}"
+    if result["snapshot"] is not None:
+        yield f"  snapshot {result['snapshot']['commit'][:12]}; see goalrun diff {result['id']}"
+    if result["state"] not in {"achieved", "running"}:
+        yield f"  go on: goalrun resume {result['id']}"
+
+
+def spend(result: Json) -> str:
+    """What was spent, as far as it is known."""
+    usage = result["usage"]
+    tokens = f", {usage['total_tokens']} tokens" if usage["total_tokens"] else ""
+    usd = f", {usage['usd']:.4f} USD" if usage["usd"] else ""
+    return tokens + usd
+
+
+def status_lines(result: Json) -> Iterator[str]:
+    """A goal in a few lines."""
+    yield f"{result['id']}  {painted(result['state'], sys.stdout)}"
+    yield f"  objective   {one_line(result['objective'], 160)}"
+    yield f"  workspace   {one_line(result['workspace'], 400)}"
+    limits, usage = result["limits"], result["usage"]
+    best = f" (best: {result['best_turn']})" if result["best_turn"] else ""
+    yield f"  turns       {result['turns']} of {limits['max_turns']}{best}"
+    yield f"  time        {seconds(usage['seconds'])}{spend(result)}"
+    if result["pid"]:
+        yield f"  process     {result['pid']}"
+    if result["detail"]:
+        yield f"  detail      {one_line(result['detail'], 600)}"
+
+
+def show_lines(result: Json) -> Iterator[str]:
+    """A goal turn by turn."""
+    yield from status_lines(result)
+    if result["base_verification"] is not None:
+        yield f"base          {result['base']['commit'][:12]}"
+        yield from verification_lines(result["base_verification"])
+    for record in result["turn_records"]:
+        worker = record["worker"]
+        yield (
+            f"turn {record['turn']:<8} worker {painted(worker['outcome'], sys.stdout)}, {seconds(worker['seconds'])}; "
+            f"{record['changed_files']} files changed; snapshot {record['snapshot']['commit'][:12]}"
+        )
+        yield from verification_lines(record["verification"])
+        if record["judgement"] is not None:
+            judged = "achieved" if record["judgement"]["achieved"] else "not achieved"
+            yield f"  judge       {judged}: {one_line(record['judgement']['reason'])}"
+        yield f"  → {record['decision']}: {one_line(record['reason'], 600)}"
+
+
+def verification_lines(verification: Json) -> Iterator[str]:
+    """A verification: tampering first, then each check."""
+    tampering = verification["tampering"]
+    for tamper in tampering[:MAX_LISTED]:
+        yield f"  {paint('tampered', 'alarm', sys.stdout)}    {one_line(tamper['path'])} ({tamper['kind']})"
+    if len(tampering) > MAX_LISTED:
+        yield f"  tampered    and {len(tampering) - MAX_LISTED} more"
+    for check in verification["checks"]:
+        yield f"  {painted(check['outcome'], sys.stdout):<11} {check_line(check)}"
+        for test in check["failing"][:MAX_LISTED]:
+            yield f"                failed: {one_line(test)}"
+
+
+def check_line(check: Json) -> str:
+    """One check after its outcome."""
+    tests = check["tests"]
+    counted = f", {tests['passed']} passed, {tests['failed']} failed" if tests else ""
+    reason = f": {one_line(check['reason'])}" if check["reason"] else ""
+    return f"{one_line(check['command'], 120)} ({check['grade']}{counted}, {seconds(check['seconds'])}){reason}"
+
+
+def list_lines(results: list[Json]) -> Iterator[str]:
+    """All goals, a line each."""
+    for result in results:
+        if result.get("unreadable"):
+            yield f"{result['id']}  {paint('unreadable', 'bad', sys.stdout)}  {one_line(result['detail'])}"
+            continue
+        # Padded before it is painted: escapes have no width.
+        state = painted(result["state"], sys.stdout) + " " * max(0, 15 - len(result["state"]))
+        turns = f"{result['turns']}/{result['limits']['max_turns']}"
+        yield f"{result['id']}  {state} {turns:>7}  {one_line(result['objective'], 60)}"

@@ -1,0 +1,379 @@
+"""The commands that run goals, or that act on running ones."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from goalrun.adapters.clock import TICK_SECONDS
+from goalrun.adapters.control import FileControl
+from goalrun.adapters.journal import replay
+from goalrun.adapters.lock import RunLock, WorkspaceLock
+from goalrun.adapters.views import JOURNAL, read_result, runner
+from goalrun.cli import projects
+from goalrun.cli.progress import LineReporter
+from goalrun.cli.reading import find, turn_commit
+from goalrun.cli.render import ending, note, out, print_json
+from goalrun.cli.spec import changed_limits, make_spec, objective_of
+from goalrun.core.model import EXIT_CODES, GoalState, Limits, State
+from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
+from goalrun.settings import LimitSettings, Loaded, load
+from goalrun.wiring import (
+    Running,
+    Session,
+    create_goal,
+    end_idle_goal,
+    open_session,
+    open_store,
+    require_outside,
+    run_goal,
+    start_detached,
+    workspace_here,
+)
+
+ANSWER_SECONDS = 20.0
+"""How long another process may take to do what it was asked for, before we say that it does not."""
+
+
+class Asked(NamedTuple):
+    """What ``start`` was asked for. ``flags`` have the shape of a configuration file."""
+
+    objective: str
+    file: Path | None
+    flags: dict[str, Any]
+    force: bool
+    no_wait: bool
+    detach: bool
+    as_json: bool
+
+
+class How(NamedTuple):
+    """How ``resume`` goes on."""
+
+    hint: str
+    no_wait: bool
+    detach: bool
+    as_json: bool
+    one_turn: bool = False
+
+
+def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
+    """Options as a configuration file would say them; what was not given is left out."""
+    limits = ("max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after")
+    checking = ("protect", "may_change", "pass_env", "protected_edits")
+    data: dict[str, Any] = {key: given.get(key) for key in ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only")}
+    data["checks"] = given.get("checks")
+    data["limits"] = _given({key: given.get(key) for key in limits})
+    verification = {key: given.get(key) for key in checking}
+    if given.get("verify_in") is not None:
+        if given["verify_in"] not in {"worktree", "live"}:
+            raise SettingsError(f"--verify-in {given['verify_in']!r}: it is worktree or live")
+        verification["worktree"] = given["verify_in"] == "worktree"
+    data["verification"] = _given(verification)
+    return _given(data)
+
+
+def _given(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value is not None and value != {}}
+
+
+def start(asked: Asked) -> int:
+    """Make a goal and run it."""
+    session = open_session()
+    place = workspace_here()
+    require_outside(place[0], session.home)
+    goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
+    loaded = load(place[0], goal_file, _override(place[0], goal_file, asked.flags))
+    objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
+    loaded = _with_checks(loaded, place, session)
+
+    _tell_what_is_left_out(session, place[0])
+    goal = create_goal(
+        session, lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force)
+    )
+    try:
+        return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))
+    except WorkspaceBusy:
+        # With --no-wait a busy workspace means that nothing was started.
+        session.home.remove(goal)
+        raise
+
+
+def _override(workspace: Path, goal_file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """A flag that names one of two alternatives takes back the other one that a file may name."""
+    settings = load(workspace, goal_file).settings
+    rivals = {"worker": "worker_cmd", "worker_cmd": "worker", "judge": "judge_cmd", "judge_cmd": "judge"}
+    both = dict(given)
+    for flag, rival in rivals.items():
+        if flag in given and rival not in given and getattr(settings, rival) is not None:
+            both[rival] = None
+    return both
+
+
+def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> Loaded:
+    """Settings that say when the goal is reached: theirs, or in a terminal what the user agrees to."""
+    settings = loaded.settings
+    if settings.judge_only and "checks" in loaded.sources and loaded.sources["checks"] == "command line":
+        raise SpecError("--judge-only and --check exclude each other", hint="leave out one of them")
+    if settings.checks or settings.judge_only:
+        return loaded
+    proposed = projects.proposed_checks(place[0] / place[1], session.environment.get("PATH"))
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        example = proposed[0] if proposed else "python -m pytest -q"
+        raise SpecError(
+            "no check is given: nothing could say when the goal is achieved",
+            hint=f'add -c "{example}" (or --judge-only with a judge, or run goalrun init)',
+        )
+    chosen = projects.ask_checks(proposed)
+    settings = type(settings)(**{**dict(settings), "checks": tuple(chosen)})
+    return Loaded(settings, {**loaded.sources, "checks": "asked"})
+
+
+def _tell_what_is_left_out(session: Session, workspace: Path) -> None:
+    from goalrun.adapters.verifier import path_for_checks
+
+    _, dropped = path_for_checks(session.environment.get("PATH", ""), workspace)
+    for entry in dropped:
+        note(f"checks do not get {entry}: it is in the workspace, where the worker could change it")
+
+
+def resume(name: str, changes: dict[str, str], how: How) -> int:
+    """Go on with a goal."""
+    session = open_session()
+    goal = find(session.home, name)
+    folder = session.home.folder(goal)
+    state = replay(folder / JOURNAL)
+    if state.status is State.ACHIEVED:
+        raise SpecError(f"goal {goal} is achieved; there is nothing to resume", hint="start a new goal")
+    require_outside(Path(state.spec.workspace), session.home)
+    limits = _limits(state, changes)
+    _require_room(state, limits or state.spec.limits)
+    return _go(session, goal, limits, how)
+
+
+def _limits(state: GoalState, changes: dict[str, str]) -> Limits | None:
+    if not changes:
+        return None
+    try:
+        return LimitSettings.model_validate(changed_limits(state.spec.limits.model_dump(), changes)).limits()
+    except ValidationError as failure:
+        problem = failure.errors(include_url=False)[0]
+        flag = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise SpecError(f"{flag}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from failure
+
+
+def _require_room(state: GoalState, limits: Limits) -> None:
+    """A goal whose limit is reached would end at once: say what to raise instead."""
+    usage = state.usage
+    reached = ""
+    if state.open is None and len(state.turns) >= limits.max_turns:
+        reached = f"{len(state.turns)} of {limits.max_turns} turns are used: add --max-turns +N"
+    elif limits.max_time is not None and usage.seconds >= limits.max_time:
+        reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used: add --max-time +TIME"
+    elif limits.max_tokens is not None and (usage.total_tokens or 0) >= limits.max_tokens:
+        reached = f"{usage.total_tokens} of {limits.max_tokens} tokens are used: add --max-tokens +N"
+    elif limits.max_usd is not None and (usage.usd or 0) >= limits.max_usd:
+        reached = f"{usage.usd} of {limits.max_usd} USD are used: add --max-usd +X"
+    if reached:
+        raise SpecError(
+            f"the limit of goal {state.spec.id} is reached", hint=f"goalrun resume {state.spec.id}; {reached}"
+        )
+
+
+def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
+    if how.detach:
+        return _detach(session, goal, limits, how)
+    state = run_goal(
+        session,
+        goal,
+        Running(
+            reporter=LineReporter(),
+            on_wait=lambda message: note(f"waiting: {message}"),
+            limits=limits,
+            wait=not how.no_wait,
+            one_turn=how.one_turn,
+            hint=how.hint,
+        ),
+    )
+    _print_result(session.home.folder(goal), as_json=how.as_json)
+    return EXIT_CODES[state.status]
+
+
+def _print_result(folder: Path, *, as_json: bool) -> None:
+    result = read_result(folder)
+    if result["state"] != "running":
+        # This process is about to end.
+        result["pid"] = None
+    if as_json:
+        print_json(result)
+    else:
+        for line in ending(result):
+            out(line)
+
+
+def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int:
+    """Run in the background; returns when the goal's own process has taken over."""
+    folder = session.home.folder(goal)
+    control = FileControl(folder)
+    if how.hint:
+        control.hint(how.hint)
+    arguments = [] if limits is None else ["--limits", limits.model_dump_json()]
+    pid = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
+    end = time.monotonic() + ANSWER_SECONDS
+    while runner(folder) is None and time.monotonic() < end:
+        ended, code = _ended(pid)
+        if ended and runner(folder) is None and read_result(folder)["state"] == "interrupted":
+            log = folder / "runner.log"
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-2:] if log.exists() else []
+            raise EnvironmentFailure(
+                f"the background process ended at once with {code}: {' '.join(said)}", hint=f"see {log}"
+            )
+        if ended:
+            break
+        time.sleep(TICK_SECONDS / 4)
+    if how.as_json:
+        print_json(read_result(folder))
+    else:
+        out(goal)
+        note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
+    return 0
+
+
+def _ended(pid: int) -> tuple[bool, int]:
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return True, 0
+    return done == pid, os.waitstatus_to_exitcode(status) if done == pid else 0
+
+
+def run_detached(goal: str, limits: str, *, no_wait: bool) -> int:
+    """The background process itself."""
+    session = open_session()
+    state = run_goal(
+        session,
+        find(session.home, goal),
+        Running(
+            reporter=LineReporter(),
+            on_wait=lambda message: note(f"waiting: {message}"),
+            limits=Limits.model_validate_json(limits) if limits else None,
+            wait=not no_wait,
+        ),
+    )
+    return EXIT_CODES[state.status]
+
+
+def step(name: str, *, as_json: bool) -> int:
+    """One turn, then pause."""
+    session = open_session()
+    goal = find(session.home, name)
+    folder = session.home.folder(goal)
+    if runner(folder) is not None:
+        FileControl(folder).ask("step")
+        note(f"{goal} pauses after this turn")
+        if as_json:
+            print_json(read_result(folder))
+        return 0
+    return resume(goal, {}, How("", no_wait=False, detach=False, as_json=as_json, one_turn=True))
+
+
+def end(name: str, verb: Literal["pause", "stop"], *, as_json: bool) -> int:
+    """Pause or stop a goal, and wait until it is done."""
+    session = open_session()
+    goal = find(session.home, name)
+    folder = session.home.folder(goal)
+    wanted = State.STOPPED if verb == "stop" else State.PAUSED
+    now = read_result(folder)["state"]
+    if now == "achieved":
+        raise SpecError(f"goal {goal} is achieved; there is nothing to {verb}")
+    if now == wanted.value or (verb == "pause" and now not in {"running", "interrupted"}):
+        note(f"{goal} is {now} already")
+    else:
+        _end_running(session, goal, verb, wanted)
+    if as_json:
+        print_json(read_result(folder))
+    else:
+        out(f"{read_result(folder)['state']}  {goal}")
+    return 0
+
+
+def _end_running(session: Session, goal: str, verb: Literal["pause", "stop"], wanted: State) -> None:
+    folder = session.home.folder(goal)
+    control = FileControl(folder)
+    until = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < until:
+        if runner(folder) is None:
+            if read_result(folder)["state"] != "interrupted" and verb == "pause":
+                return
+            # Nobody runs it: its end can be recorded from here.
+            if end_idle_goal(session, goal, wanted, f"goalrun {verb}") is not None:
+                return
+        elif not control.asked(verb):
+            # Also after a resume that began meanwhile and dropped what was asked of the run before it.
+            control.ask(verb)
+        if read_result(folder)["state"] not in {"running", "interrupted"} and runner(folder) is None:
+            return
+        time.sleep(TICK_SECONDS / 4)
+    raise EnvironmentFailure(
+        f"goal {goal} (pid {runner(folder)}) does not {verb} within {ANSWER_SECONDS:.0f} s",
+        hint=f"look at that process; the request stays in {folder / 'control'}",
+    )
+
+
+def hint(name: str, text: str) -> int:
+    """Leave a hint for the next turn."""
+    session = open_session()
+    goal = find(session.home, name)
+    if not text.strip():
+        raise SpecError("the hint is empty")
+    state = session.home.result(goal)["state"]
+    if state == "achieved":
+        raise SpecError(f"goal {goal} is achieved; nobody would read the hint")
+    FileControl(session.home.folder(goal)).hint(text)
+    note(f"{goal}: the next turn will read it" + ("" if state == "running" else f"; goalrun resume {goal}"))
+    return 0
+
+
+def restore(name: str, turn: str, *, as_json: bool) -> int:
+    """Put a turn's files into the workspace."""
+    session = open_session()
+    goal = find(session.home, name)
+    folder = session.home.folder(goal)
+    state = replay(folder / JOURNAL)
+    target = turn_commit(state, turn)
+    with _held(session, goal, folder, Path(state.spec.workspace)):
+        store = open_store(folder, state.spec)
+        now = store.snapshot("before-restore", last=False)
+        known = {record.outcome.snapshot.tree for record in state.turns}
+        known |= {found.tree for found in (state.base, state.last_snapshot) if found is not None}
+        if now.tree not in known:
+            raise SpecError(
+                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}",
+                hint="commit or move it away first",
+            )
+        store.check_out(now.tree, target.tree)
+    if as_json:
+        print_json(read_result(folder))
+    else:
+        out(f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}")
+    return 0
+
+
+@contextmanager
+def _held(session: Session, goal: str, folder: Path, workspace: Path) -> Iterator[None]:
+    """A goal and its workspace, held by this command."""
+    run = RunLock(folder)
+    if not run.acquire():
+        raise WorkspaceBusy(f"goal {goal} is running", hint=f"goalrun pause {goal} first")
+    lock = WorkspaceLock(session.home.path, workspace, goal)
+    try:
+        lock.acquire(wait=False, poll=lambda: None, on_wait=lambda _: None)
+        yield
+    finally:
+        lock.release()
+        run.release()

@@ -1,0 +1,90 @@
+"""`goalrun verify`: one verification of the workspace as it is, without a goal."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from goalrun.adapters.control import FileControl
+from goalrun.adapters.files import remove_tree
+from goalrun.adapters.git import run
+from goalrun.adapters.store import GitStore
+from goalrun.adapters.verifier import WorktreeVerifier, path_for_checks
+from goalrun.cli.render import out, painted, print_json, verification_lines
+from goalrun.cli.running import flags
+from goalrun.core import result
+from goalrun.core.evidence import secrets_of
+from goalrun.core.model import GoalSpec, Snapshot, VerificationReport, VerificationSpec, WorkerSpec
+from goalrun.core.protection import Protection
+from goalrun.errors import SpecError
+from goalrun.settings import load
+from goalrun.wiring import Session, open_session, require_outside, workspace_here
+
+PASSED, FAILED, TAMPERED = 0, 12, 13
+
+
+def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
+    """Verify the workspace against a revision of it.
+
+    Returns:
+        0 when all checks passed, 12 when not, 13 when protected paths differ from the base.
+    """
+    session = open_session()
+    workspace, subfolder = workspace_here()
+    require_outside(workspace, session.home)
+    settings = load(workspace, None, flags(**given)).settings
+    if not settings.checks:
+        raise SpecError("no check is given", hint='goalrun verify -c "python -m pytest -q", or goalrun init')
+    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace)
+    spec = GoalSpec(
+        id="g-verify",
+        objective="verify",
+        workspace=str(workspace),
+        subfolder=subfolder,
+        worker=WorkerSpec(name="none", command=("true",)),
+        checks=settings.checks,
+        limits=settings.limits.limits(),
+        verification=VerificationSpec(**settings.verification.model_dump(), path=path),
+    )
+    snapshot, report = _verified(session, spec, base)
+    if as_json:
+        print_json({"schema": 1, "base": base, "snapshot": snapshot.model_dump(), **result.verification(report)})
+    else:
+        for line in verification_lines(result.verification(report)):
+            out(line)
+        out(f"{painted(report.outcome, sys.stdout)}  sandbox level: {report.sandbox}")
+    return TAMPERED if report.outcome == "tampered" else PASSED if report.green else FAILED
+
+
+def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, VerificationReport]:
+    workspace = Path(spec.workspace)
+    commit = _revision(workspace, base)
+    folder = Path(tempfile.mkdtemp(prefix="verify-", dir=session.home.path))
+    try:
+        control = FileControl(folder)
+        store = GitStore(
+            folder,
+            workspace,
+            lambda files: Protection(spec=spec.verification, checks=spec.checks, base_files=files),
+        )
+        store.create()
+        store.adopt(workspace, commit)
+        snapshot = store.snapshot("verify")
+        with control.signals():
+            verifier = WorktreeVerifier(
+                spec, store, folder, session.environment, secrets_of(session.environment), control.check
+            )
+            return snapshot, verifier.verify(snapshot, "verify", lambda _role, _process: None)
+    finally:
+        remove_tree(folder)
+
+
+def _revision(workspace: Path, base: str) -> str:
+    if base.startswith("-"):
+        raise SpecError(f"--base {base!r} is no revision")
+    found = run(["rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"], workspace)
+    if found.status != 0:
+        raise SpecError(
+            f"there is no revision {base!r} in {workspace}", hint="goalrun verify needs a git repository with a commit"
+        )
+    return found.stdout.decode("ascii").strip()

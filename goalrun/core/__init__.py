@@ -1,0 +1,1 @@
+"""The pure part: values, decisions and texts. No clock, process, disk, network, randomness or terminal."""

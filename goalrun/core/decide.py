@@ -1,0 +1,160 @@
+"""Whether a goal goes on after a turn. Pure and total; the first rule that matches wins."""
+
+from goalrun.core.model import (
+    Continue,
+    Decision,
+    GoalState,
+    State,
+    Stop,
+    TurnOutcome,
+    Usage,
+    VerificationReport,
+)
+from goalrun.core.progress import standstill
+
+
+def decide(state: GoalState, outcome: TurnOutcome) -> Decision:
+    """What follows from a turn, given the state before it was counted in.
+
+    The gate is the first rule: nothing but green verification and a judge that does not object is
+    ``achieved``, and it comes before every limit, so success on the last allowed turn is success.
+    """
+    stop = _achieved(state, outcome) or _blocked(outcome) or _limit(state, outcome)
+    if stop is not None:
+        return stop
+    base_tree = _tree_before(state)
+    seen = state.turns[state.fresh_from :]
+    still = standstill(base_tree, seen, outcome, state.spec.limits.stuck_after)
+    if still.stuck:
+        return Stop(state=State.STUCK, detail=f"{still.why}; resume with a hint: --hint TEXT")
+    warning = f"You are repeating yourself: {still.why}. One more such turn ends the goal." if still.warned else ""
+    return Continue(reason=what_is_missing(outcome), warning=warning)
+
+
+def _tree_before(state: GoalState) -> str:
+    before = state.turns[: state.fresh_from]
+    if before:
+        return before[-1].outcome.snapshot.tree
+    return state.base.tree if state.base is not None else ""
+
+
+def gate(state: GoalState, outcome: TurnOutcome) -> bool:
+    """``min(verification, judgement)``: whether this outcome may be called achieved."""
+    if not outcome.verification.green:
+        return False
+    if outcome.judgement is not None:
+        return outcome.judgement.verdict.achieved
+    return state.spec.judge is None and bool(outcome.verification.checks)
+
+
+def rests_on(report: VerificationReport, judge: str) -> str:
+    """What an ``achieved`` rests on, in words: how many checks, their grade, the level, the judge."""
+    checks = report.checks
+    weak = sum(check.grade == "weak" for check in checks)
+    if not checks:
+        passed = "no checks"
+    else:
+        passed = f"{len(checks)} check{'s' if len(checks) != 1 else ''} passed"
+        passed += f" ({weak} of them weak: exit status alone)" if 0 < weak < len(checks) else ""
+        passed += " (weak: judged by exit status alone)" if weak == len(checks) else ""
+        passed += " (strong)" if weak == 0 else ""
+    asked = f"judge {judge} agrees" if judge else "no judge"
+    return f"{passed}; {asked}; sandbox level: {report.sandbox}"
+
+
+def _achieved(state: GoalState, outcome: TurnOutcome) -> Stop | None:
+    if not gate(state, outcome):
+        return None
+    judge = outcome.judgement.judge if outcome.judgement is not None else ""
+    return Stop(state=State.ACHIEVED, detail=rests_on(outcome.verification, judge))
+
+
+def _blocked(outcome: TurnOutcome) -> Stop | None:
+    if outcome.worker.outcome == "blocked":
+        reason = outcome.worker.reason or "no reason given"
+        return Stop(state=State.BLOCKED, detail=f"the worker reports an obstacle: {reason}")
+    if outcome.judgement is not None and outcome.judgement.verdict.blocked:
+        reason = outcome.judgement.verdict.reason or "no reason given"
+        return Stop(state=State.BLOCKED, detail=f"the judge reports an obstacle: {reason}")
+    return None
+
+
+def spent_after(state: GoalState, outcome: TurnOutcome) -> Usage:
+    """Tokens and USD of the goal with this turn counted in; running time is what the state says."""
+    return state.usage.plus(turn_usage(outcome))
+
+
+def turn_usage(outcome: TurnOutcome) -> Usage:
+    """Tokens and USD of one turn, worker and judge together; its seconds are left to the clock."""
+    usage = outcome.worker.usage or Usage()
+    if outcome.judgement is not None:
+        usage = usage.plus(outcome.judgement.usage or Usage())
+    return Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        usd=usage.usd,
+    )
+
+
+def _limit(state: GoalState, outcome: TurnOutcome) -> Stop | None:
+    limits = state.spec.limits
+    turns = len(state.turns) + 1
+    if turns >= limits.max_turns:
+        return Stop(
+            state=State.MAX_TURNS,
+            detail=f"turn limit reached: {turns} of {limits.max_turns}; resume with --max-turns +N",
+        )
+    return budget_stop(state, spent_after(state, outcome))
+
+
+def budget_stop(state: GoalState, spent: Usage) -> Stop | None:
+    """The stop that a budget asks for after so much was spent, if any."""
+    limits = state.spec.limits
+    detail = ""
+    if limits.max_tokens is not None and spent.total_tokens is None:
+        detail = "a token limit is set, but the worker or judge does not report its tokens"
+    elif limits.max_usd is not None and spent.usd is None:
+        detail = "a USD limit is set, but the worker or judge does not report its cost"
+    elif limits.max_tokens is not None and (spent.total_tokens or 0) >= limits.max_tokens:
+        detail = f"token limit reached: {spent.total_tokens} of {limits.max_tokens}; resume with --max-tokens +N"
+    elif limits.max_usd is not None and (spent.usd or 0.0) >= limits.max_usd:
+        detail = f"USD limit reached: {spent.usd:.4f} of {limits.max_usd:.4f}; resume with --max-usd +X"
+    elif limits.max_time is not None and spent.seconds >= limits.max_time:
+        detail = f"time limit reached: {spent.seconds:.0f} s of {limits.max_time:.0f} s; resume with --max-time +TIME"
+    return Stop(state=State.BUDGET_EXCEEDED, detail=detail) if detail else None
+
+
+def what_is_missing(outcome: TurnOutcome) -> str:
+    """One line on why the turn did not achieve the goal."""
+    verification = outcome.verification
+    if verification.tampering:
+        paths = ", ".join(tamper.path for tamper in verification.tampering[:3])
+        more = f" and {len(verification.tampering) - 3} more" if len(verification.tampering) > 3 else ""  # noqa: PLR2004
+        return f"protected paths were changed: {paths}{more}"
+    failed = [check for check in verification.checks if check.outcome != "pass"]
+    if failed:
+        first = f"{failed[0].command}: {failed[0].reason or failed[0].outcome}"
+        return first + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else "")
+    if outcome.judgement is not None:
+        return f"the judge is not satisfied: {outcome.judgement.verdict.reason or 'no reason given'}"
+    return f"verification: {verification.outcome}"
+
+
+def score(outcome: TurnOutcome) -> tuple[int, int, int, int]:
+    """How good a turn is, for ``best``: untampered, checks passed, tests passed, smaller diff."""
+    checks = outcome.verification.checks
+    return (
+        int(outcome.verification.outcome not in {"tampered", "error"}),
+        sum(check.outcome == "pass" for check in checks),
+        sum(check.tests.passed for check in checks if check.tests is not None),
+        -outcome.snapshot.diff_files,
+    )
+
+
+def best_turn(state: GoalState) -> int | None:
+    """The turn with the highest score; the earliest of equals; None before the first."""
+    if not state.turns:
+        return None
+    best = max(state.turns, key=lambda record: (score(record.outcome), -record.outcome.turn))
+    return best.outcome.turn

@@ -1,0 +1,102 @@
+"""Text from outside, made safe to store, show and hand on: redacted, stripped, bounded, fenced.
+
+Redaction comes before cutting, so that no half of a secret survives a cut.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+REDACTED = "[redacted]"
+MIN_SECRET_CHARS = 8
+"""Shorter values are too common to be replaced wherever they stand."""
+
+_SECRET_NAME = re.compile(
+    r"(?:^|[_-])(?:api[_-]?key|key|token|secret|password|passwd|pwd|credentials?|auth|cookie|dsn|"
+    r"database[_-]?url|private[_-]?key|access[_-]?key[_-]?id|session[_-]?id)$",
+    re.IGNORECASE,
+)
+_NOT_SECRET_NAME = re.compile(r"(?:max|num|count|limit|total)[_-]?tokens?$", re.IGNORECASE)
+
+# Shapes of well-known credentials; the sources are the providers' own documentation of their prefixes.
+_SECRET_SHAPES = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s]{0,8000}-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|\bsk-[A-Za-z0-9_-]{16,200}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,100}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{30,100}"
+    r"|\bglpat-[A-Za-z0-9_-]{18,60}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,100}"
+    r"|\bAIza[A-Za-z0-9_-]{30,60}"
+    r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,100}"
+    r"|\bhf_[A-Za-z0-9]{30,60}"
+    r"|\bnpm_[A-Za-z0-9]{30,60}"
+    r"|\bpypi-[A-Za-z0-9_-]{40,300}"
+    r"|\beyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}"
+)
+_SECRET_HEADER = re.compile(r"(?i)\b((?:authorization|x-api-key)\s*[:=]\s*(?:bearer\s+|basic\s+)?)[^\s\"']{8,2000}")
+_SECRET_ASSIGNMENT = re.compile(
+    r"(?i)\b((?:[a-z0-9]{1,40}[_-]){0,4}(?:api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)"
+    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)[^\s\"',;]{8,500}"
+)
+_ANSI = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,10}[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The values in an environment that must never be written down, longest first."""
+    found = {
+        value
+        for name, value in environment.items()
+        if len(value) >= MIN_SECRET_CHARS
+        and _SECRET_NAME.search(name)
+        and not _NOT_SECRET_NAME.search(name)
+        # A path is no secret, and blotting it out would make evidence useless (SSH_AUTH_SOCK and the like).
+        and not value.startswith("/")
+    }
+    return tuple(sorted(found, key=lambda value: (-len(value), value)))
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """Replace known secrets by value, and what looks like a credential by shape."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    text = _SECRET_SHAPES.sub(REDACTED, text)
+    text = _SECRET_HEADER.sub(rf"\g<1>{REDACTED}", text)
+    return _SECRET_ASSIGNMENT.sub(rf"\g<1>{REDACTED}", text)
+
+
+def plain(text: str) -> str:
+    """Without terminal escapes, control characters and invisible ones; newlines and tabs stay."""
+    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """A text as one bounded line, safe for a terminal."""
+    line = " ".join(plain(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def bounded(text: str, limit: int) -> str:
+    """At most about ``limit`` characters: a third from the head, the rest from the tail, the gap counted."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit // 3, limit - limit // 3
+    left_out = len(text) - head - tail
+    return f"{text[:head]}\n[… {left_out} characters left out …]\n{text[-tail:]}"
+
+
+def clean(text: str, limit: int, secrets: Iterable[str] = ()) -> str:
+    """Redacted, plain and bounded, in this order."""
+    return bounded(plain(redact(text, secrets)), limit)
+
+
+def fenced(text: str, token: str, what: str) -> str:
+    """Data between delimiters that the data cannot contain, because the token is fresh."""
+    return f"<{what}-{token}>\n{text.replace(token, '')}\n</{what}-{token}>"
+
+
+def as_json(text: str) -> str:
+    """Data as one JSON string: no line of it can look like anything else."""
+    return json.dumps(text, ensure_ascii=True)

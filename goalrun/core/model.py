@@ -1,0 +1,375 @@
+"""The values of a goal. All are frozen; an unknown field is an error; ``None`` means unknown, never zero."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+MAX_OBJECTIVE_CHARS = 4_000
+"""Longest objective on a command line; a file given with ``-f`` may be longer."""
+
+Number = TypeVar("Number", int, float)
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Value(BaseModel):
+    """Base of every value: frozen and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class State(StrEnum):
+    """Where a goal stands. ``interrupted`` is not one: it is a running goal whose process is dead."""
+
+    RUNNING = "running"
+    ACHIEVED = "achieved"
+    MAX_TURNS = "max_turns"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    STUCK = "stuck"
+    BLOCKED = "blocked"
+    STOPPED = "stopped"
+    WAITING = "waiting"
+    RATE_LIMITED = "rate_limited"
+    ERROR = "error"
+    PAUSED = "paused"
+
+
+EXIT_CODES: Mapping[State, int] = {
+    State.ACHIEVED: 0,
+    State.MAX_TURNS: 3,
+    State.BUDGET_EXCEEDED: 4,
+    State.STUCK: 5,
+    State.BLOCKED: 6,
+    State.STOPPED: 7,
+    State.WAITING: 9,
+    State.RATE_LIMITED: 10,
+    State.ERROR: 11,
+    State.PAUSED: 130,
+}
+
+
+class Limits(Value):
+    """What a goal may use. Times are seconds; ``None`` is no limit."""
+
+    max_turns: int = Field(default=20, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0)
+    max_time: float | None = Field(default=None, ge=1)
+    turn_timeout: float = Field(default=1800, ge=1)
+    check_timeout: float = Field(default=600, ge=1)
+    stuck_after: int = Field(default=3, ge=0)
+
+
+class Usage(Value):
+    """What was spent. ``seconds`` is running time; the rest is ``None`` where nobody reported it."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    usd: float | None = None
+    seconds: float = 0.0
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Both together; unknown in either is unknown in the sum."""
+        return Usage(
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            total_tokens=_sum(self.total_tokens, other.total_tokens),
+            usd=_sum(self.usd, other.usd),
+            seconds=self.seconds + other.seconds,
+        )
+
+
+def _sum(left: Number | None, right: Number | None) -> Number | None:
+    return None if left is None or right is None else left + right
+
+
+NOTHING_SPENT = Usage(input_tokens=0, output_tokens=0, total_tokens=0, usd=0.0)
+
+
+class WorkerSpec(Value):
+    """What a turn runs.
+
+    Attributes:
+        name: the agent's name, or ``command`` for a plain command line.
+        command: argv; ``{prompt}`` and ``{prompt_file}`` in it are replaced, the prompt is on stdin too.
+        blocked_line: where the agent cannot choose its exit status, a last line of output that starts
+            with this text reports ``blocked``.
+        env: variables set for the agent beside the user's own.
+    """
+
+    name: Text
+    command: tuple[str, ...] = Field(min_length=1)
+    blocked_line: str | None = None
+    env: Mapping[str, str] = {}
+
+
+class JudgeSpec(Value):
+    """Who is asked for a verdict: a command that reads a brief and prints one JSON object."""
+
+    name: Text
+    command: tuple[str, ...] = Field(min_length=1)
+    timeout: float = Field(default=300, ge=1)
+    env: Mapping[str, str] = {}
+
+
+class VerificationSpec(Value):
+    """How a turn is checked.
+
+    Attributes:
+        worktree: checks run in a clean worktree of the snapshot (False: in the live workspace).
+        protected_edits: what happens to edits of protected paths (see docs/concepts.md).
+        protect: globs added to the default protected set.
+        may_change: globs taken out of it.
+        pass_env: names of variables that checks get from the environment.
+        path: the PATH that checks get, as it was at start.
+    """
+
+    worktree: bool = True
+    protected_edits: Literal["reject", "restore"] = "reject"
+    protect: tuple[Text, ...] = ()
+    may_change: tuple[Text, ...] = ()
+    pass_env: tuple[Text, ...] = ()
+    path: str = ""
+
+
+class GoalSpec(Value):
+    """A goal, frozen by value at start.
+
+    Attributes:
+        workspace: real path of the workspace's top folder.
+        subfolder: where in it worker and checks start; "" is the top.
+        judge: None means that the checks alone decide.
+        force: run the worker even where the base already passes.
+    """
+
+    id: Text
+    objective: Text
+    workspace: Text
+    subfolder: str = ""
+    worker: WorkerSpec
+    checks: tuple[Text, ...] = ()
+    judge: JudgeSpec | None = None
+    limits: Limits = Limits()
+    verification: VerificationSpec = VerificationSpec()
+    force: bool = False
+
+    @model_validator(mode="after")
+    def _somebody_decides(self) -> Self:
+        if not self.checks and self.judge is None:
+            raise ValueError("a goal needs a check or a judge")
+        return self
+
+
+class ProcessIdentity(Value):
+    """A process that cannot be confused with another one that got its pid later.
+
+    Attributes:
+        start: the process's start time in the kernel's own unit; only equality means anything.
+        boot: identity of the boot that the start time belongs to.
+        host: the machine's name.
+    """
+
+    pid: int = Field(gt=0)
+    start: str
+    boot: str
+    host: str
+
+
+class Snapshot(Value):
+    """The whole workspace as one commit in the goal's store.
+
+    Attributes:
+        changed_files: how many files differ from the snapshot before it.
+        diff_files: how many files differ from the base.
+        protected_edits: edits of protected paths that this snapshot no longer holds, because they were put
+            back into the workspace (``protected_edits = "restore"``).
+        warnings: what a reader should know of it, one line each.
+    """
+
+    commit: str
+    tree: str
+    changed_files: int = 0
+    diff_files: int = 0
+    protected_edits: tuple["Tamper", ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Tamper(Value):
+    """One edit of something that the worker may not change. ``path`` is escaped for display."""
+
+    path: str
+    kind: Literal["modified", "deleted", "added", "shadow", "forged", "escaped"]
+
+
+class WorkerReport(Value):
+    """What became of one run of the worker.
+
+    Attributes:
+        text: the end of what it said, bounded and redacted.
+        transcript: the folder, below the goal's own, that holds its whole output.
+    """
+
+    outcome: Literal["ok", "failed", "timeout", "blocked"]
+    exit_code: int | None = None
+    seconds: float = 0.0
+    usage: Usage | None = None
+    text: str = ""
+    reason: str = ""
+    transcript: str = ""
+
+
+class TestCounts(Value):
+    """Tests of one check, as its own report counts them."""
+
+    __test__ = False  # not for pytest
+
+    passed: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    skipped: int = Field(ge=0)
+
+
+class CheckResult(Value):
+    """One check on one snapshot.
+
+    Attributes:
+        grade: ``weak`` where only the exit status speaks.
+        failing: ids of failing tests, bounded.
+        excerpt: the useful part of its output, bounded and redacted.
+        output: the file, below the goal's folder, that holds the whole of it.
+    """
+
+    command: str
+    outcome: Literal["pass", "fail", "timeout", "tampered", "error", "not_run"]
+    grade: Literal["strong", "weak"] = "weak"
+    exit_code: int | None = None
+    seconds: float = 0.0
+    tests: TestCounts | None = None
+    reason: str = ""
+    failing: tuple[str, ...] = ()
+    excerpt: str = ""
+    output: str = ""
+
+
+class VerificationReport(Value):
+    """All checks on one snapshot, and what was found tampered with."""
+
+    outcome: Literal["pass", "weak_pass", "fail", "tampered", "error"]
+    checks: tuple[CheckResult, ...] = ()
+    tampering: tuple[Tamper, ...] = ()
+    seconds: float = 0.0
+    sandbox: str
+
+    @property
+    def green(self) -> bool:
+        """Whether nothing stands in the way of ``achieved`` but a judge."""
+        return self.outcome in {"pass", "weak_pass"} and all(check.outcome == "pass" for check in self.checks)
+
+
+class Verdict(Value):
+    """The judge's answer."""
+
+    achieved: bool
+    blocked: bool = False
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if self.achieved and self.blocked:
+            raise ValueError("achieved and blocked exclude each other")
+        return self
+
+
+class Judgement(Value):
+    """The verdict with its provenance. ``brief`` and ``reply`` are files below the goal's folder."""
+
+    verdict: Verdict
+    judge: str
+    attempts: int = 1
+    seconds: float = 0.0
+    usage: Usage | None = None
+    brief: str = ""
+    reply: str = ""
+
+
+class TurnOutcome(Value):
+    """Everything that a turn produced, before anything is decided."""
+
+    turn: int = Field(ge=1)
+    worker: WorkerReport
+    snapshot: Snapshot
+    verification: VerificationReport
+    judgement: Judgement | None = None
+
+
+class Continue(Value):
+    """Run another turn. ``warning`` tells the worker that it is repeating itself, if it is."""
+
+    reason: str
+    warning: str = ""
+
+
+class Stop(Value):
+    """The goal ends here, in ``state``."""
+
+    state: State
+    detail: str
+
+
+Decision = Continue | Stop
+
+
+class TurnRecord(Value):
+    """A turn that is over: its outcome, what was decided, and what the next turn is told."""
+
+    outcome: TurnOutcome
+    decision: str
+    reason: str
+    feedback: str = ""
+
+
+class OpenTurn(Value):
+    """A turn under way: what of it is already recorded and must not be done, or paid for, again."""
+
+    turn: int
+    attempt: int = 1
+    launched: bool = False
+    interrupted: str = ""
+    worker: WorkerReport | None = None
+    snapshot: Snapshot | None = None
+    verification: VerificationReport | None = None
+    judgement: Judgement | None = None
+
+
+class GoalState(Value):
+    """The fold of a goal's journal.
+
+    Attributes:
+        usage: tokens and USD of worker and judge together; ``seconds`` is running time.
+        fresh_from: index of the first turn that counts for stuck detection (a resume starts afresh).
+        processes: identities journalled since the last run began, for reaping after a crash.
+    """
+
+    spec: GoalSpec
+    status: State = State.RUNNING
+    detail: str = ""
+    created_at: str = ""
+    base: Snapshot | None = None
+    base_verification: VerificationReport | None = None
+    base_judgement: Judgement | None = None
+    turns: tuple[TurnRecord, ...] = ()
+    open: OpenTurn | None = None
+    usage: Usage = NOTHING_SPENT
+    seconds_before: float = 0.0
+    hints: tuple[str, ...] = ()
+    feedback: str = ""
+    fresh_from: int = 0
+    processes: tuple[ProcessIdentity, ...] = ()
+
+    @property
+    def last_snapshot(self) -> Snapshot | None:
+        """The newest recorded snapshot: of the open turn, else of the last one, else the base."""
+        if self.open is not None and self.open.snapshot is not None:
+            return self.open.snapshot
+        return self.turns[-1].outcome.snapshot if self.turns else self.base

@@ -1,0 +1,129 @@
+"""Is the goal getting anywhere? Told from trees, failing checks and reasons; nothing a worker can talk about."""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+from goalrun.core.model import CheckResult, TurnOutcome, TurnRecord, Value, VerificationReport
+
+SIMILAR = 0.8
+"""Jaccard index of word trigrams from which two reasons say the same."""
+QUICK_SECONDS = 10.0
+_NOISE = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?\s?m?s\b|/[\w./-]*/", re.IGNORECASE)
+
+
+class Standstill(Value):
+    """How long a goal has been going nowhere: ``turns`` running, of which ``after`` would be stuck."""
+
+    turns: int
+    after: int
+    why: str
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it has been going on for long enough to stop."""
+        return self.turns >= self.after
+
+    @property
+    def warned(self) -> bool:
+        """Whether the worker should be told that one more such turn ends the goal."""
+        return not self.stuck and self.turns >= self.after - 1 and self.turns > 0
+
+
+def standstill(base_tree: str, turns: Sequence[TurnRecord], outcome: TurnOutcome, after: int) -> Standstill:
+    """The longest kind of standstill that ends with this outcome.
+
+    Args:
+        base_tree: the tree before the first of ``turns``.
+        turns: the finished turns that count, oldest first; ``outcome`` is the one after them.
+        after: turns running that are too many; 0 switches this off.
+    """
+    if after == 0:
+        return Standstill(turns=0, after=1, why="")
+    outcomes = [record.outcome for record in turns] + [outcome]
+    kinds = (
+        _unchanged(base_tree, outcomes, after),
+        _going_round(outcomes),
+        _same_failures(outcomes, after),
+        _same_reasons(outcomes),
+    )
+    return max(kinds, key=lambda kind: (kind.stuck, kind.warned, kind.turns))
+
+
+def failing_signature(report: VerificationReport) -> frozenset[str]:
+    """What fails, so that two turns can be compared; empty when nothing does."""
+    failed = (entry for check in report.checks if check.outcome != "pass" for entry in _signature(check))
+    return frozenset(failed) | {f"protected\0{tamper.path}" for tamper in report.tampering}
+
+
+def _signature(check: CheckResult) -> tuple[str, ...]:
+    if check.failing:
+        return tuple(f"{check.command}\0{test}" for test in check.failing)
+    # Without test ids the output is all there is to tell one failure from another; times and
+    # addresses in it change by themselves.
+    return (f"{check.command}\0{_NOISE.sub('', check.excerpt)}",)
+
+
+def _passed(report: VerificationReport) -> int:
+    return sum(check.tests.passed for check in report.checks if check.tests is not None)
+
+
+def _running(flags: Sequence[bool]) -> int:
+    """How many of the last flags are true without a gap."""
+    count = 0
+    for flag in reversed(flags):
+        if not flag:
+            break
+        count += 1
+    return count
+
+
+def _unchanged(base_tree: str, outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
+    trees = [base_tree] + [outcome.snapshot.tree for outcome in outcomes]
+    turns = _running([new == old for old, new in zip(trees, trees[1:], strict=False)])
+    quick = turns and all(outcome.worker.seconds < QUICK_SECONDS for outcome in outcomes[-turns:])
+    why = f"no file has changed for {turns} turn{'s' if turns != 1 else ''} running"
+    return Standstill(turns=turns, after=after, why=why + (", each over within seconds" if quick else ""))
+
+
+def _going_round(outcomes: Sequence[TurnOutcome]) -> Standstill:
+    """A→B→A is told to the worker; going on round the circle is stuck.
+
+    Going back after a tampered turn is what the worker was asked to do, so such turns do not count.
+    """
+    honest = [outcome.snapshot.tree for outcome in outcomes if outcome.verification.outcome != "tampered"]
+    back = [tree in honest[:place] and tree != honest[place - 1] for place, tree in enumerate(honest) if place > 0]
+    turns = 0 if outcomes[-1].verification.outcome == "tampered" else _running(back)
+    return Standstill(turns=turns, after=2, why="the files went back to an earlier state (A → B → A)")
+
+
+def _same_failures(outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
+    last = outcomes[-1].verification
+    signature = failing_signature(last)
+    same = [
+        bool(signature)
+        and failing_signature(outcome.verification) == signature
+        and _passed(outcome.verification) >= _passed(last)
+        for outcome in outcomes
+    ]
+    turns = _running(same)
+    return Standstill(turns=turns, after=after, why=f"the same checks have failed for {turns} turns running")
+
+
+def _same_reasons(outcomes: Sequence[TurnOutcome]) -> Standstill:
+    reasons = [outcome.judgement.verdict.reason for outcome in outcomes[-3:] if outcome.judgement is not None]
+    alike = len(reasons) == 3 and all(  # noqa: PLR2004 - the last three, by definition
+        similarity(left, right) >= SIMILAR for left, right in combinations(reasons, 2)
+    )
+    return Standstill(turns=3 if alike else 0, after=3, why="the judge gave the same reason three times running")
+
+
+def similarity(left: str, right: str) -> float:
+    """Jaccard index of the word trigrams of two texts; 0 when either has fewer than three words."""
+    first, second = _trigrams(left), _trigrams(right)
+    return len(first & second) / len(first | second) if first and second else 0.0
+
+
+def _trigrams(text: str) -> frozenset[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(zip(words, words[1:], words[2:], strict=False))

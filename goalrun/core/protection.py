@@ -1,0 +1,263 @@
+"""Which paths a worker may not change, and what an edit of one is. Pure: paths in, verdicts out.
+
+Paths are relative to the workspace, with ``/``, as text. Globs follow git's ignore rules: one without a
+slash matches in every folder, ``*`` stops at a slash, ``**`` does not, and a match of a folder covers
+everything below it. Case does not matter: on some file systems ``Tests/`` is ``tests/``.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import PurePosixPath
+from typing import Literal
+
+from goalrun.core.model import Tamper, Value, VerificationSpec
+
+TEST_ROOTS = ("tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "e2e")
+"""Folders, at any depth, whose whole content is tests and their data."""
+
+TEST_FILES = (
+    "test_*.py", "*_test.py", "*_test.go",
+    "*.test.js", "*.test.jsx", "*.test.ts", "*.test.tsx", "*.test.mjs", "*.test.cjs", "*.test.mts", "*.test.cts",
+    "*.spec.js", "*.spec.jsx", "*.spec.ts", "*.spec.tsx", "*.spec.mjs", "*.spec.cjs", "*.spec.mts", "*.spec.cts",
+    "*.snap", "*.golden",
+)  # fmt: skip
+"""Test files outside test roots. New ones may be added; those of the base stay as they were."""
+
+HARNESS = (
+    # Python
+    "conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "tox.toml", "setup.cfg",
+    "pyproject.toml", "noxfile.py", ".coveragerc", "mypy.ini", ".mypy.ini", "ruff.toml", ".ruff.toml", ".flake8",
+    ".pylintrc", "pylintrc", "pyrightconfig.json", "sitecustomize.py", "usercustomize.py", "*.pth",
+    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", "requirements*.txt", "uv.lock", "poetry.lock",
+    "pdm.lock", "Pipfile", "Pipfile.lock",
+    # JavaScript and TypeScript
+    "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml",
+    "pnpm-workspace.yaml", "bun.lock", "bun.lockb", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs",
+    "bunfig.toml", "jest.config.*", "jest.setup.*", "jest-preset.*", "vitest.config.*", "vitest.workspace.*",
+    "vitest.setup.*", "vite.config.*", ".mocharc*", "mocha.opts", "babel.config.*", ".babelrc*", ".swcrc",
+    "ava.config.*", "playwright.config.*", "cypress.config.*", "karma.conf.*", "tsconfig*.json", "jsconfig.json",
+    ".eslintrc*", ".eslintignore", "eslint.config.*", "biome.json", "biome.jsonc", ".nvmrc", ".node-version",
+    ".nycrc*", ".c8rc*", "deno.json", "deno.jsonc", "deno.lock",
+    # Rust
+    "Cargo.toml", "Cargo.lock", ".cargo/", "rust-toolchain", "rust-toolchain.toml", "clippy.toml", ".clippy.toml",
+    "nextest.toml",
+    # Go
+    "go.mod", "go.sum", "go.work", "go.work.sum", ".golangci.*",
+    # Make and other runners of checks
+    "Makefile", "GNUmakefile", "*.mk", "justfile", ".justfile", "Taskfile.yml", "Taskfile.yaml", "Rakefile", ".rspec",
+    "phpunit.xml*", ".mvn/", "gradle.properties",
+    # CI and this program
+    ".github/workflows/", ".github/actions/", ".gitlab-ci.yml", ".circleci/", ".buildkite/", "azure-pipelines.yml",
+    "bitbucket-pipelines.yml", "Jenkinsfile", ".travis.yml", ".pre-commit-config.yaml", ".gitmodules",
+    "goalrun.toml", ".goalrun/",
+)  # fmt: skip
+"""Test, lint and build configuration, locks, CI. A new one where the base has a folder is an edit too."""
+
+ANYWHERE = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", ".goalrun/", ".cargo/", ".npmrc")
+"""Harness names that are refused even in folders that the worker made: they act on what lies around them."""
+
+RUNNER_MODULES = frozenset(
+    {"pytest", "_pytest", "pluggy", "iniconfig", "xdist", "coverage", "hypothesis", "nose", "nose2", "tox", "nox",
+     "mypy", "ruff", "pip", "setuptools", "packaging"}
+)  # fmt: skip
+"""Modules of test programs: a file of such a name in the workspace would be imported in their place."""
+
+TAKEN_MODULES = RUNNER_MODULES | (sys.stdlib_module_names - {"test"})
+"""Names that a new module at the top of an import path may not take."""
+MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
+
+FREE_TABLES: Mapping[str, frozenset[str]] = {
+    "pyproject.toml": frozenset(
+        {"project", "build-system", "dependency-groups", "tool.poetry", "tool.uv", "tool.pdm", "tool.setuptools",
+         "tool.flit"}
+    ),
+    "package.json": frozenset(
+        {"name", "version", "private", "description", "keywords", "license", "author", "contributors", "repository",
+         "homepage", "bugs", "main", "module", "browser", "types", "typings", "bin", "files", "engines",
+         "dependencies", "devDependencies", "peerDependencies", "optionalDependencies"}
+    ),
+    "cargo.toml": frozenset({"package", "dependencies", "dev-dependencies", "build-dependencies", "features"}),
+}  # fmt: skip
+"""Tables of mixed manifests that follow the worker once ``--may-change`` names the file; the rest is harness."""
+_CARGO_HARNESS = ("autotests", "autobins", "autoexamples", "autobenches", "build", "links")
+
+
+@lru_cache(maxsize=4096)
+def _pattern(glob: str) -> re.Pattern[str]:
+    body = glob.casefold().removeprefix("./").rstrip("/")
+    anchored = "/" in body
+    body = body.lstrip("/")
+    regex = "" if anchored else "(?:.*/)?"
+    place = 0
+    while place < len(body):
+        piece, place = _translate(body, place)
+        regex += piece
+    return re.compile(rf"{regex}(?:/.*)?", re.DOTALL)
+
+
+def _translate(glob: str, place: int) -> tuple[str, int]:
+    if glob.startswith("**/", place):
+        return "(?:.*/)?", place + 3
+    if glob.startswith("**", place):
+        return ".*", place + 2
+    char = glob[place]
+    if char == "[":
+        end = glob.find("]", place + 2)
+        if end > 0:
+            inner = glob[place + 1 : end].replace("\\", r"\\")
+            inner = "^" + inner[1:] if inner.startswith("!") else inner
+            return f"[{inner}]", end + 1
+    return {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)), place + 1
+
+
+def matches(path: str, globs: Iterable[str]) -> bool:
+    """Whether any of the globs matches the path or a folder that it is in."""
+    folded = path.casefold()
+    return any(_pattern(glob).fullmatch(folded) for glob in globs)
+
+
+def bad_glob(glob: str) -> str:
+    """Why a glob cannot be used; "" when it can."""
+    try:
+        _pattern(glob)
+    except re.error as failure:
+        return str(failure)
+    return ""
+
+
+class Change(Value):
+    """One path that differs between the base and a snapshot."""
+
+    path: str
+    before: bool
+    after: bool
+
+
+class Finding(Value):
+    """What an edit of a path means: ``restore`` undoes it for the checks, ``extra`` only tests around it."""
+
+    path: str
+    kind: Literal["modified", "deleted", "added", "shadow", "extra"]
+
+    @property
+    def tamper(self) -> Tamper | None:
+        """The edit as tampering; None for an addition that may stay."""
+        return None if self.kind == "extra" else Tamper(path=self.path, kind=self.kind)
+
+
+class Protection(Value):
+    """The protected set of a goal: exact paths of the base, and names that must stay absent.
+
+    Attributes:
+        named: files of the base that the checks' commands name.
+        base_files: every file of the base.
+    """
+
+    spec: VerificationSpec
+    checks: tuple[str, ...]
+    base_files: frozenset[str]
+
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """Files that a check's command names: scripts and tests are part of the check."""
+        words = {word for check in self.checks for word in re.split(r"[\s;&|()<>\"'`=]+", check)}
+        return frozenset(word.removeprefix("./").split("::")[0] for word in words if word)
+
+    @cached_property
+    def base_folders(self) -> frozenset[str]:
+        """Every folder of the base; "" is the top."""
+        return frozenset(str(parent) for file in self.base_files for parent in PurePosixPath(file).parents) | {"."}
+
+    def finding(self, change: Change) -> Finding | None:
+        """What a change means; None when it is free.
+
+        An addition inside a test root is ``extra`` when it shadows nothing: new tests are welcome, but the
+        base's tests have to pass without them too.
+        """
+        path = change.path
+        if matches(path, self.spec.may_change):
+            return None
+        if change.before:
+            kind: Literal["modified", "deleted"] = "modified" if change.after else "deleted"
+            return Finding(path=path, kind=kind) if self._protected(path) else None
+        return self._addition(path)
+
+    def _protected(self, path: str) -> bool:
+        globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
+        return in_test_root(path) or path in self.named or matches(path, globs)
+
+    def _addition(self, path: str) -> Finding | None:
+        if matches(path, self.spec.protect) or matches(path, ANYWHERE):
+            return Finding(path=path, kind="added")
+        if matches(path, HARNESS) and self._beside_base(path):
+            return Finding(path=path, kind="added")
+        if self._shadows(path):
+            return Finding(path=path, kind="shadow")
+        extra = (in_test_root(path) or matches(path, TEST_FILES)) and path not in self.named
+        return Finding(path=path, kind="extra") if extra else None
+
+    def _beside_base(self, path: str) -> bool:
+        """Whether a harness file would act on files of the base: its folder is one of theirs, or in a test root."""
+        return str(PurePosixPath(path).parent) in self.base_folders or in_test_root(path)
+
+    def _shadows(self, path: str) -> bool:
+        """Whether an added file would be imported, or run, in the place of something else."""
+        pure = PurePosixPath(path)
+        if pure.suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
+            return True
+        if pure.suffix not in MODULE_SUFFIXES:
+            return False
+        return any(self._eclipses(part) for part in (pure, *pure.parents) if part.name)
+
+    def _eclipses(self, part: PurePosixPath) -> bool:
+        stem = part.name.split(".")[0]
+        if str(part.parent) in {".", "src", "lib"} and str(part) not in self.base_folders and stem in TAKEN_MODULES:
+            return True
+        module, package = str(part.with_name(f"{stem}.py")), str(part.with_name(stem))
+        if part.suffix == "":
+            return module in self.base_files and self._protected(module)
+        if part.suffix == ".py":
+            return package in self.base_folders and in_test_root(f"{package}/")
+        return module in self.base_files
+
+
+def in_test_root(path: str) -> bool:
+    """Whether a path is, or lies in, a folder of tests."""
+    return any(part in TEST_ROOTS for part in path.casefold().split("/")[:-1])
+
+
+def harness_changed(path: str, base: bytes, now: bytes) -> bool:
+    """Whether a mixed manifest differs in more than the tables that ``--may-change`` frees.
+
+    What cannot be read counts as changed.
+    """
+    name = PurePosixPath(path).name.casefold()
+    free = FREE_TABLES.get(name)
+    if free is None:
+        return False
+    try:
+        return _harness(name, base, free) != _harness(name, now, free)
+    except (ValueError, RecursionError):
+        return True
+
+
+def is_mixed_manifest(path: str) -> bool:
+    """Whether a file mixes product and harness."""
+    return PurePosixPath(path).name.casefold() in FREE_TABLES
+
+
+def _harness(name: str, content: bytes, free: frozenset[str]) -> dict[str, object]:
+    text = content.decode("utf-8")
+    data = json.loads(text) if name == "package.json" else tomllib.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError("not a table")
+    tool = data.pop("tool", {}) if name == "pyproject.toml" else {}
+    kept = {key: value for key, value in data.items() if key not in free}
+    kept.update({f"tool.{key}": value for key, value in tool.items() if f"tool.{key}" not in free})
+    if name == "cargo.toml" and isinstance(data.get("package"), dict):
+        kept["package"] = {key: data["package"].get(key) for key in _CARGO_HARNESS}
+    return kept

@@ -1,0 +1,171 @@
+"""The state is the fold of the journal: the live loop and a resume run every record through ``apply``."""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from goalrun.core.decide import turn_usage
+from goalrun.core.events import (
+    BaseTaken,
+    BaseVerified,
+    Event,
+    GoalCreated,
+    GoalStopped,
+    JudgementFinished,
+    ProcessStarted,
+    Record,
+    RunStarted,
+    TurnFinished,
+    TurnInterrupted,
+    TurnStarted,
+    VerificationFinished,
+    WorkerFailed,
+    WorkerFinished,
+)
+from goalrun.core.model import GoalSpec, GoalState, OpenTurn, State, TurnRecord, Usage
+
+
+def fold(records: Iterable[Record]) -> GoalState:
+    """The state after some records.
+
+    Raises:
+        ValueError: the records do not begin with ``GoalCreated``, or do not follow one another.
+    """
+    state: GoalState | None = None
+    for record in records:
+        state = apply(state, record)
+    if state is None:
+        raise ValueError("no record")
+    return state
+
+
+def apply(state: GoalState | None, record: Record) -> GoalState:
+    """The state after one more record.
+
+    Raises:
+        ValueError: the record cannot follow this state.
+    """
+    event = record.event
+    if isinstance(event, GoalCreated):
+        if state is not None:
+            raise ValueError("a goal is created once")
+        return GoalState(spec=event.spec, created_at=record.at)
+    if state is None:
+        raise ValueError("the first record must create the goal")
+    seconds = max(state.usage.seconds, state.seconds_before + record.elapsed)
+    timed = _with(state, usage=_with_seconds(state.usage, seconds))
+    return _apply(timed, event)
+
+
+def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911, PLR0912 - one line per event
+    match event:
+        case RunStarted():
+            return _run_started(state, event)
+        case BaseTaken():
+            return _with(state, base=event.snapshot)
+        case BaseVerified():
+            return _base_verified(state, event)
+        case TurnStarted():
+            return _turn_started(state, event)
+        case ProcessStarted():
+            worker = event.role == "worker"
+            opened = _with_open(state, launched=True) if worker and state.open is not None else state
+            return _with(opened, processes=(*state.processes, event.process))
+        case WorkerFailed():
+            return _with_open(state, launched=False)
+        case TurnInterrupted():
+            again = OpenTurn(turn=event.turn, attempt=_open(state).attempt, interrupted=event.reason)
+            # Nobody reported what the cut run of the worker spent.
+            return _with(state, open=again, usage=_with_seconds(Usage(), seconds=state.usage.seconds))
+        case WorkerFinished():
+            return _with_open(state, worker=event.report, snapshot=event.snapshot)
+        case VerificationFinished():
+            return _with_open(state, verification=event.report)
+        case JudgementFinished():
+            return _with_open(state, judgement=event.judgement)
+        case TurnFinished():
+            return advance(state, event.record)
+        case GoalStopped():
+            return _with(state, status=event.state, detail=event.detail)
+        case GoalCreated():
+            raise ValueError("a goal is created once")
+        case _:
+            assert_never(event)
+
+
+def advance(state: GoalState, record: TurnRecord) -> GoalState:
+    """The state after a finished turn: its usage counted once, its decision acted on."""
+    outcome = record.outcome
+    if outcome.turn != len(state.turns) + 1:
+        raise ValueError(f"turn {outcome.turn} cannot follow {len(state.turns)} turns")
+    ends = record.decision != "continue"
+    seconds = state.usage.seconds
+    return _with(
+        state,
+        turns=(*state.turns, record),
+        open=None,
+        usage=_with_seconds(state.usage.plus(turn_usage(outcome)), seconds),
+        hints=(),
+        feedback=record.feedback,
+        status=State(record.decision) if ends else State.RUNNING,
+        detail=record.reason,
+        processes=(),
+    )
+
+
+def _run_started(state: GoalState, event: RunStarted) -> GoalState:
+    spec = state.spec
+    if event.limits is not None:
+        spec = GoalSpec(**{**dict(spec), "limits": event.limits})
+    resumed_stuck = state.status is State.STUCK
+    return _with(
+        state,
+        spec=spec,
+        status=State.RUNNING,
+        detail="",
+        seconds_before=state.usage.seconds,
+        fresh_from=len(state.turns) if resumed_stuck else state.fresh_from,
+        processes=(),
+    )
+
+
+def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
+    judged = event.judgement
+    spent = state.usage if judged is None else state.usage.plus(_without_seconds(judged.usage or Usage()))
+    return _with(
+        state,
+        base_verification=event.report,
+        base_judgement=event.judgement,
+        status=State.ACHIEVED if event.achieved else state.status,
+        detail=event.detail,
+        usage=spent,
+        processes=(),
+    )
+
+
+def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
+    interrupted = state.open.interrupted if state.open is not None else ""
+    opened = OpenTurn(turn=event.turn, attempt=event.attempt, interrupted=interrupted)
+    return _with(state, open=opened, hints=event.hints, processes=())
+
+
+def _with_seconds(usage: Usage, seconds: float) -> Usage:
+    return Usage(**{**dict(usage), "seconds": seconds})
+
+
+def _without_seconds(usage: Usage) -> Usage:
+    return _with_seconds(usage, 0.0)
+
+
+def _open(state: GoalState) -> OpenTurn:
+    if state.open is None:
+        raise ValueError("no turn is open")
+    return state.open
+
+
+def _with_open(state: GoalState, **changes: object) -> GoalState:
+    return _with(state, open=OpenTurn(**{**dict(_open(state)), **changes}))
+
+
+def _with(state: GoalState, **changes: object) -> GoalState:
+    # Through the constructor: model_copy(update=...) does not validate.
+    return GoalState(**{**dict(state), **changes})

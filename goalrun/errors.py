@@ -1,0 +1,92 @@
+"""What can go wrong, as one tree.
+
+GoalrunError
+├── UserError            the user can fix it; nothing was started             exit 2
+│   ├── SettingsError    a configuration file or flag
+│   ├── SpecError        the goal itself
+│   ├── UnknownGoal      a goal id that is unknown or ambiguous
+│   └── WorkspaceBusy    another goal holds the workspace                     exit 8
+├── EnvironmentFailure   the machine failed; never a verdict, never a turn    exit 11
+│   ├── WorkerUnavailable
+│   ├── JudgeUnavailable
+│   ├── GitFailed
+│   ├── JournalCorrupt
+│   └── ProcessFailure   a child could not be started, watched or recorded
+└── Interrupted          somebody outside asked the goal to pause or stop
+
+Anything else is a bug: exit 1, with the path of a log.
+"""
+
+from typing import Literal
+
+
+class GoalrunError(Exception):
+    """Every foreseen failure. ``str()`` is one line: what, why; ``hint`` is what to do next."""
+
+    exit_code = 11
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UserError(GoalrunError):
+    """The user can fix it; nothing was started."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """A configuration file, a goal file or a flag is wrong."""
+
+
+class SpecError(UserError):
+    """The goal cannot be run as it was asked for."""
+
+
+class UnknownGoal(UserError):
+    """No goal, or more than one, answers to an id."""
+
+
+class WorkspaceBusy(UserError):
+    """Another live goal holds the workspace, a parent or a part of it."""
+
+    exit_code = 8
+
+
+class EnvironmentFailure(GoalrunError):
+    """The machine failed. It is never a verdict and does not use up a turn."""
+
+
+class WorkerUnavailable(EnvironmentFailure):
+    """The worker could not be run at all."""
+
+
+class JudgeUnavailable(EnvironmentFailure):
+    """The judge could not be run, or gave no answer that can be read."""
+
+
+class GitFailed(EnvironmentFailure):
+    """A git command that has to work did not."""
+
+
+class JournalCorrupt(EnvironmentFailure):
+    """A journal does not say what was written to it."""
+
+
+class ProcessFailure(EnvironmentFailure):
+    """A child process could not be started, watched or recorded."""
+
+
+class Interrupted(GoalrunError):
+    """Somebody outside asked the running goal to pause or to stop.
+
+    Attributes:
+        verb: what was asked.
+    """
+
+    exit_code = 130
+
+    def __init__(self, verb: Literal["pause", "stop"], reason: str) -> None:
+        super().__init__(reason)
+        self.verb = verb

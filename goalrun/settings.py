@@ -1,0 +1,262 @@
+"""Configuration: TOML in, one frozen value out; read once.
+
+Later sources outrank earlier ones: the shipped defaults, the user's config.toml, the workspace's goalrun.toml or [tool.goalrun], a goal file, the flags.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import platformdirs
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from goalrun.core.model import Limits, Text, Value
+from goalrun.core.protection import bad_glob
+from goalrun.errors import SettingsError
+
+MAX_FILE_BYTES = 1 << 20
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PRELOADS = re.compile(
+    r"(LD_|DYLD_)\w+|BASH_ENV|ENV|PYTHON(STARTUP|HOME|PATH|INSPECT)|NODE_(OPTIONS|PATH)|RUBYOPT|PERL5OPT|"
+    r"JAVA_TOOL_OPTIONS|GOFLAGS|RUSTFLAGS|RUSTC\w*|CARGO_\w+|npm_config_\w+|PYTEST_\w+|MAKEFLAGS|GIT_\w+",
+    re.IGNORECASE,
+)
+
+
+def seconds(value: object) -> object:
+    """A duration in seconds, from a number or from text like ``90s``, ``30m``, ``1h30m``, ``2h``."""
+    if not isinstance(value, str):
+        return value
+    pieces = re.fullmatch(r"((?:\d+(?:\.\d+)?[smhd])+)|(\d+(?:\.\d+)?)", value.strip())
+    if pieces is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 30m or 2h")
+    if pieces[2]:
+        return float(pieces[2])
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
+
+
+def _glob(value: object) -> object:
+    if isinstance(value, str) and (why := bad_glob(value)):
+        raise ValueError(f"{value!r} is no glob: {why}")
+    return value
+
+
+def _variable(value: object) -> object:
+    if isinstance(value, str) and _PRELOADS.fullmatch(value):
+        raise ValueError(f"{value} would change what a check means; it is never passed on")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=1)]
+Glob = Annotated[Text, BeforeValidator(_glob)]
+Variable = Annotated[Text, BeforeValidator(_variable)]
+
+
+class LimitSettings(Value):
+    """``[limits]``; see ``core.model.Limits``."""
+
+    max_turns: int = Field(default=20, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0)
+    max_time: Seconds | None = None
+    turn_timeout: Seconds = 1800.0
+    check_timeout: Seconds = 600.0
+    stuck_after: int = Field(default=3, ge=0)
+
+    def limits(self) -> Limits:
+        """The values as a goal keeps them."""
+        return Limits(**self.model_dump())
+
+
+class VerificationSettings(Value):
+    """``[verification]``; see ``core.model.VerificationSpec``."""
+
+    worktree: bool = True
+    protected_edits: Literal["reject", "restore"] = "reject"
+    protect: tuple[Glob, ...] = ()
+    may_change: tuple[Glob, ...] = ()
+    pass_env: tuple[Variable, ...] = ()
+
+
+class AgentSettings(Value):
+    """``[agents.NAME]``: a command line that does a prompt, and perhaps one that judges.
+
+    Attributes:
+        order: its place when an agent is chosen by what is installed; 0 is never chosen by itself.
+    """
+
+    command: tuple[str, ...] = Field(min_length=1)
+    judge: tuple[str, ...] = ()
+    blocked_line: Text | None = None
+    env: Mapping[str, str] = {}
+    order: int = 0
+
+
+class Settings(Value):
+    """Everything that can be configured."""
+
+    objective: Text | None = None
+    worker: Text | None = None
+    worker_cmd: Text | None = None
+    judge: Text | None = None
+    judge_cmd: Text | None = None
+    judge_only: bool = False
+    checks: tuple[Text, ...] = ()
+    limits: LimitSettings = LimitSettings()
+    verification: VerificationSettings = VerificationSettings()
+    agents: Mapping[str, AgentSettings] = {}
+
+
+class Loaded(NamedTuple):
+    """Settings, and where each value that is not a default came from."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+
+def load(workspace: Path, goal_file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
+    """Read every source and put them together.
+
+    Args:
+        workspace: where goalrun.toml or pyproject.toml is looked for.
+        goal_file: a TOML file given with ``-f``.
+        flags: what the command line says, in the shape of a file.
+
+    Raises:
+        SettingsError: a file cannot be read, or says something that is not known or not allowed.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    layers = [(path, _read(path)) for path in (user_file(), workspace / "goalrun.toml") if path.is_file()]
+    if not (workspace / "goalrun.toml").is_file():
+        layers += _pyproject(workspace / "pyproject.toml")
+    if goal_file is not None:
+        layers.append((goal_file, _read(goal_file)))
+    for path, data in layers:
+        _checked(data, str(path))
+        _merge(merged, data, str(path), sources)
+    _merge(merged, dict(flags or {}), "command line", sources)
+    return Loaded(_checked(merged, "command line"), sources)
+
+
+def user_file() -> Path:
+    """The user's own configuration file, there or not."""
+    return Path(platformdirs.user_config_path("goalrun")) / "config.toml"
+
+
+def _pyproject(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    if not path.is_file():
+        return []
+    try:
+        tool = _read(path).get("tool", {})
+    except SettingsError:
+        # Somebody else's broken file is no reason to refuse; what it may say for us cannot be known, though.
+        if "tool.goalrun" in path.read_text(encoding="utf-8", errors="replace"):
+            raise
+        return []
+    return [(path, tool["goalrun"])] if isinstance(tool, dict) and "goalrun" in tool else []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise SettingsError(f"{path} is larger than {MAX_FILE_BYTES} bytes", hint="is it the right file?")
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as failure:
+        raise SettingsError(f"cannot read {path}: {failure.strerror}") from failure
+    except UnicodeDecodeError as failure:
+        raise SettingsError(f"{path} is not UTF-8 text (byte {failure.start})") from failure
+    except (tomllib.TOMLDecodeError, RecursionError) as failure:
+        raise SettingsError(f"{path} is not valid TOML: {failure}", hint="fix that line, then start again") from failure
+
+
+def _merge(into: dict[str, Any], data: Mapping[str, Any], source: str, sources: dict[str, str], at: str = "") -> None:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and not at.startswith("agents."):
+            below = into.setdefault(key, {})
+            if isinstance(below, dict):
+                _merge(below, value, source, sources, f"{at}{key}.")
+                continue
+        into[key] = value
+        sources[f"{at}{key}"] = source
+
+
+def _checked(data: Mapping[str, Any], source: str) -> Settings:
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as failure:
+        raise SettingsError(f"{source}: {_first_problem(failure)}") from failure
+
+
+def _first_problem(failure: ValidationError) -> str:
+    problem = failure.errors(include_url=False, include_context=False)[0]
+    where = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where[-1], _known_keys(where[:-1]), n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_known_keys(where[:-1]))}"
+        return f"unknown key {'.'.join(where)!r}{suggestion}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(where: list[str]) -> list[str]:
+    """The keys of the table at a place."""
+    model: type[BaseModel] = Settings
+    for part in where:
+        if part not in model.model_fields:
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return sorted(model.model_fields)
+
+
+def shipped(name: str) -> Traversable:
+    """A shipped configuration file or folder: in the wheel inside the package, in a checkout beside it."""
+    package = resources.files("goalrun")
+    inside = package / "config"
+    if inside.is_dir():
+        return inside / name
+    return Path(str(package)).parent / "config" / name
+
+
+@cache
+def preset_agents() -> Mapping[str, AgentSettings]:
+    """The agents that come with goalrun, by name."""
+    found = {}
+    for file in shipped("agents").iterdir():
+        if file.name.endswith(".toml"):
+            found[file.name.removesuffix(".toml")] = AgentSettings.model_validate(
+                tomllib.loads(file.read_text("utf-8"))
+            )
+    return found
+
+
+def agents(settings: Settings) -> dict[str, AgentSettings]:
+    """All agents: the presets, then the user's own of the same or other names; in the order of choice."""
+    known = {**preset_agents(), **settings.agents}
+    return dict(sorted(known.items(), key=lambda item: (item[1].order == 0, item[1].order, item[0])))
+
+
+def write_toml(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a new configuration file.
+
+    Raises:
+        SettingsError: it is there already, or cannot be written.
+    """
+    try:
+        with path.open("xb") as file:
+            tomli_w.dump(data, file)
+    except FileExistsError as failure:
+        raise SettingsError(f"{path} is there already", hint="edit it, or move it away first") from failure
+    except OSError as failure:
+        raise SettingsError(f"cannot write {path}: {failure.strerror}") from failure

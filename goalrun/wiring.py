@@ -1,0 +1,245 @@
+"""The composition root: which adapters a goal gets. The only place that picks classes."""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from goalrun.adapters import git, identity
+from goalrun.adapters.clock import SystemClock, utc_now
+from goalrun.adapters.control import FileControl
+from goalrun.adapters.home import Home, home_folder
+from goalrun.adapters.journal import SqliteJournal, replay
+from goalrun.adapters.judge import CommandJudge
+from goalrun.adapters.lock import RunLock, WorkspaceLock
+from goalrun.adapters.process import spawn_detached
+from goalrun.adapters.store import GitStore, find_workspace
+from goalrun.adapters.verifier import WorktreeVerifier
+from goalrun.adapters.views import JOURNAL
+from goalrun.adapters.worker import CommandWorker
+from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
+from goalrun.core.evidence import secrets_of
+from goalrun.core.model import GoalSpec, GoalState, Limits, State
+from goalrun.core.ports import Reporter
+from goalrun.core.protection import Protection
+from goalrun.errors import Interrupted, SpecError, WorkspaceBusy
+from goalrun.loop import GoalLoop, Ports
+
+TOKEN_BYTES = 9
+
+
+class Session(NamedTuple):
+    """What a command has in hand: the state folder, and the user's environment as it came."""
+
+    home: Home
+    environment: Mapping[str, str]
+
+
+def open_session(*, write: bool = True) -> Session:
+    """Begin a command.
+
+    Raises:
+        UserError: git or the state folder cannot be used.
+    """
+    environment = dict(os.environ)
+    git.forget_git_variables()
+    home = Home(home_folder().absolute())
+    if write:
+        home.prepare()
+        git.require_git()
+    return Session(home, environment)
+
+
+def workspace_here() -> tuple[Path, str]:
+    """The workspace of the current folder, and the subfolder of it that the current folder is."""
+    try:
+        here = Path.cwd().resolve(strict=True)
+    except OSError as failure:
+        raise SpecError("the current folder is gone", hint="change into a folder that exists") from failure
+    workspace = find_workspace(here)
+    subfolder = here.relative_to(workspace) if here.is_relative_to(workspace) else Path()
+    return workspace, "" if subfolder == Path() else str(subfolder)
+
+
+def require_outside(workspace: Path, home: Home) -> None:
+    """Refuse a workspace in which the worker could reach goalrun or its state.
+
+    Raises:
+        SpecError: the workspace contains the state folder or goalrun's own code.
+    """
+    if Path(os.path.realpath(home.path)).is_relative_to(workspace):
+        raise SpecError(
+            f"the workspace {workspace} contains the state folder {home.path}: the worker could rewrite it",
+            hint="point GOALRUN_HOME outside the workspace, or start in a smaller folder",
+        )
+    code = Path(__file__).resolve().parent
+    if code.is_relative_to(workspace):
+        raise SpecError(
+            f"the workspace {workspace} contains goalrun's own code in {code}: the worker could rewrite it",
+            hint="install goalrun outside the workspace, for example with pipx or uv tool",
+        )
+
+
+def create_goal(session: Session, make_spec: Callable[[str], GoalSpec]) -> str:
+    """Write a goal's first record; nothing runs yet."""
+    goal = session.home.new_goal(utc_now())
+    folder = session.home.folder(goal)
+    try:
+        journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
+        journal.append(GoalCreated(spec=make_spec(goal)), None)
+        journal.close()
+    except BaseException:
+        session.home.remove(goal)
+        raise
+    return goal
+
+
+class Running(NamedTuple):
+    """How to take a goal up.
+
+    Attributes:
+        limits: new limits, or None to keep those that it has.
+        wait: queue for the workspace; False fails with ``WorkspaceBusy``.
+        one_turn: pause after one turn.
+        hint: something for the next turn.
+    """
+
+    reporter: Reporter
+    on_wait: Callable[[str], None]
+    limits: Limits | None = None
+    wait: bool = True
+    one_turn: bool = False
+    hint: str = ""
+
+
+def run_goal(session: Session, goal: str, how: Running) -> GoalState:
+    """Run a goal in this process until it ends.
+
+    Raises:
+        WorkspaceBusy: it runs already, or its workspace is held and ``how.wait`` is False.
+        EnvironmentFailure: not even its end could be recorded.
+    """
+    folder = session.home.folder(goal)
+    with _only_runner(folder, goal):
+        control = FileControl(folder)
+        control.clear()
+        if how.hint:
+            control.hint(how.hint)
+        if how.one_turn:
+            control.ask("step")
+        state = replay(folder / JOURNAL)
+        with control.signals():
+            return _hold_and_run(session, folder, state, control, how)
+
+
+@contextmanager
+def _only_runner(folder: Path, goal: str) -> Iterator[None]:
+    lock = RunLock(folder)
+    if not lock.acquire():
+        raise WorkspaceBusy(f"goal {goal} is running already", hint=f"goalrun status {goal}, or goalrun stop {goal}")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _hold_and_run(session: Session, folder: Path, state: GoalState, control: FileControl, how: Running) -> GoalState:
+    spec = state.spec
+    workspace = Path(spec.workspace)
+    if not workspace.is_dir():
+        raise SpecError(f"the workspace {workspace} is gone", hint="bring it back, then resume")
+    clock = SystemClock(control.check)
+    lock = WorkspaceLock(session.home.path, workspace, spec.id)
+    journal = SqliteJournal(folder / JOURNAL, clock)
+    try:
+        dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=how.on_wait)
+        _reap(session, {*dead, spec.id})
+        lock.forget_dead()
+        journal = _reopened(journal, folder, clock)
+        record, state = journal.append(RunStarted(runner=identity.myself(), limits=how.limits), state)
+        how.reporter.show(record, state)
+        ports = _ports(session, folder, state.spec, journal, control, how.reporter, clock)
+        return GoalLoop(state, ports).run()
+    except Interrupted as asked:
+        # Asked to end while it was waiting for the workspace; the loop handles what comes later.
+        ended = State.STOPPED if asked.verb == "stop" else State.PAUSED
+        return journal.append(GoalStopped(state=ended, detail=str(asked)), state)[1]
+    finally:
+        lock.release()
+        journal.close()
+
+
+def _reopened(journal: SqliteJournal, folder: Path, clock: SystemClock) -> SqliteJournal:
+    """The journal with its running time beginning now: waiting for the workspace is not running."""
+    journal.close()
+    return SqliteJournal(folder / JOURNAL, clock)
+
+
+def _reap(session: Session, goals: set[str]) -> None:
+    """Kill what dead runs of these goals left, before anything looks at the workspace."""
+    for goal in goals:
+        path = session.home.folder(goal) / JOURNAL
+        identity.reap(replay(path).processes if path.exists() else (), goal)
+
+
+def _ports(
+    session: Session,
+    folder: Path,
+    spec: GoalSpec,
+    journal: SqliteJournal,
+    control: FileControl,
+    reporter: Reporter,
+    clock: SystemClock,
+) -> Ports:
+    known = secrets_of(session.environment)
+    store = open_store(folder, spec)
+    store.create()
+    return Ports(
+        journal=journal,
+        store=store,
+        worker=CommandWorker(spec, folder, session.environment, known, control.check),
+        verifier=WorktreeVerifier(spec, store, folder, session.environment, known, control.check),
+        judge=CommandJudge(spec, spec.judge, folder, session.environment, known, control.check) if spec.judge else None,
+        control=control,
+        reporter=reporter,
+        clock=clock,
+        new_token=lambda: secrets.token_urlsafe(TOKEN_BYTES),
+    )
+
+
+def open_store(folder: Path, spec: GoalSpec) -> GitStore:
+    """The store of a goal."""
+    return GitStore(
+        folder,
+        Path(spec.workspace),
+        lambda files: Protection(spec=spec.verification, checks=spec.checks, base_files=files),
+    )
+
+
+def start_detached(session: Session, goal: str, options: list[str]) -> int:
+    """Run a goal in a process of its own, which outlives this one; its pid."""
+    folder = session.home.folder(goal)
+    # -P: the workspace, which is the current folder, must not be able to offer modules.
+    argv = [sys.executable, "-P", "-m", "goalrun", "run-detached", goal, *options]
+    return spawn_detached(argv, session.environment, folder / "runner.log")
+
+
+def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> GoalState | None:
+    """Record the end of a goal that no process runs; None if one does after all."""
+    folder = session.home.folder(goal)
+    lock = RunLock(folder)
+    if not lock.acquire():
+        return None
+    try:
+        before = replay(folder / JOURNAL)
+        _reap(session, {goal})
+        journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
+        try:
+            return journal.append(GoalStopped(state=state, detail=detail), before)[1]
+        finally:
+            journal.close()
+    finally:
+        lock.release()
