@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar, assert_never
 
-from goalrun.core.decide import budget_stop, decide, rests_on
+from goalrun.core.decide import budget_stop, decide, rests_on, verified
 from goalrun.core.events import (
     BaseTaken,
     BaseVerified,
@@ -44,7 +44,12 @@ T = TypeVar("T")
 
 
 class Ports(NamedTuple):
-    """The world, as one goal sees it. ``new_token`` makes fresh random text."""
+    """The world, as one goal sees it.
+
+    Attributes:
+        new_token: makes fresh random text.
+        redact: takes known secrets out of a text.
+    """
 
     journal: Journal
     store: Store
@@ -55,6 +60,7 @@ class Ports(NamedTuple):
     reporter: Reporter
     clock: Clock
     new_token: Callable[[], str]
+    redact: Callable[[str], str]
 
 
 class GoalLoop:
@@ -116,7 +122,9 @@ class GoalLoop:
         control = self._ports.control
         given = control.hints()
         attempt = self.state.open.attempt + 1 if self.state.open is not None else 1
-        self._note(TurnStarted(turn=turn, attempt=attempt, hints=(*self.state.hints, *given)))
+        # A crash between recording hints and forgetting them must not tell them twice.
+        fresh = tuple(hint for hint in given if hint not in self.state.hints)
+        self._note(TurnStarted(turn=turn, attempt=attempt, hints=(*self.state.hints, *fresh)))
         control.forget_hints(len(given))
         prompt = worker_prompt(self.state, self._ports.new_token())
         timeout = turn_time(self.state.spec.limits, self.state.usage)
@@ -133,7 +141,7 @@ class GoalLoop:
 
     def _judged(self, worker: WorkerReport, snapshot: Snapshot, verification: VerificationReport) -> Judgement | None:
         opened = self._opened()
-        if opened.judgement is not None or self._ports.judge is None or not verification.green:
+        if opened.judgement is not None or self._ports.judge is None or not verified(self.state.spec, verification):
             return opened.judgement
         judgement = self._ask(self._ports.judge, f"turn-{opened.turn}", snapshot, verification, worker)
         self._note(JudgementFinished(turn=opened.turn, judgement=judgement))
@@ -148,7 +156,7 @@ class GoalLoop:
         worker: WorkerReport | None,
     ) -> Judgement:
         new_token = self._ports.new_token
-        diff = self._ports.store.diff(snapshot, DIFF_CHARS)
+        diff = self._ports.redact(self._ports.store.diff(snapshot, DIFF_CHARS))
         nonce = new_token()
         brief = judge_brief(self.state.spec, verification, snapshot, diff, worker, nonce, new_token())
         # The judge repeats a failed question itself; a second round here would only cost.
@@ -163,10 +171,11 @@ class GoalLoop:
         base = self.state.base
         report = self._retrying(lambda: self._ports.verifier.verify(base, "base", self._on_process))
         judgement = None
-        if report.green and not self.state.spec.force and self._ports.judge is not None:
+        passes = verified(self.state.spec, report)
+        if passes and not self.state.spec.force and self._ports.judge is not None:
             judgement = self._ask(self._ports.judge, "base", base, report, None)
         agreed = judgement.verdict.achieved if judgement is not None else self._ports.judge is None
-        achieved = report.green and agreed and not self.state.spec.force
+        achieved = passes and agreed and not self.state.spec.force
         rests = rests_on(report, judgement.judge if judgement is not None else "")
         detail = f"nothing to do: the workspace already passes; {rests}; --force runs the worker anyway"
         self._note(

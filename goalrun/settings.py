@@ -1,6 +1,7 @@
 """Configuration: TOML in, one frozen value out; read once.
 
-Later sources outrank earlier ones: the shipped defaults, the user's config.toml, the workspace's goalrun.toml or [tool.goalrun], a goal file, the flags.
+Later sources outrank earlier ones: the shipped defaults, the user's config.toml, the workspace's goalrun.toml or
+[tool.goalrun], a goal file, the flags.
 """
 
 import difflib
@@ -83,6 +84,9 @@ class VerificationSettings(Value):
     protect: tuple[Glob, ...] = ()
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
+    sandbox: Literal["auto", "bwrap", "process"] = "auto"
+    require_sandbox: bool = False
+    network: bool = False
 
 
 class AgentSettings(Value):
@@ -198,14 +202,20 @@ def _checked(data: Mapping[str, Any], source: str) -> Settings:
 
 
 def _first_problem(failure: ValidationError) -> str:
-    problem = failure.errors(include_url=False, include_context=False)[0]
+    problems = failure.errors(include_url=False, include_context=False)
+    # A misspelt key is also a missing one: the spelling is what helps.
+    problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     where = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where[-1], _known_keys(where[:-1]), n=1)
         suggestion = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_known_keys(where[:-1]))}"
         return f"unknown key {'.'.join(where)!r}{suggestion}"
+    name = ".".join(where)
+    if problem["type"] in {"string_too_short", "too_short"}:
+        return f"{name} is empty"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {message[0].lower()}{message[1:]}"
+    message = message.replace("Input should be", "must be").replace("Field required", "is required")
+    return f"{name}: {message}"
 
 
 def _known_keys(where: list[str]) -> list[str]:

@@ -11,17 +11,19 @@ from typing import NamedTuple
 from goalrun.adapters import git, identity
 from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import CommandJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.process import spawn_detached
+from goalrun.adapters.sandbox import choose
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import WorktreeVerifier
 from goalrun.adapters.views import JOURNAL
 from goalrun.adapters.worker import CommandWorker
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
-from goalrun.core.evidence import secrets_of
+from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalSpec, GoalState, Limits, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
@@ -195,18 +197,23 @@ def _ports(
     clock: SystemClock,
 ) -> Ports:
     known = secrets_of(session.environment)
+    # What a killed run was verifying in.
+    remove_tree(folder / "verify")
     store = open_store(folder, spec)
     store.create()
     return Ports(
         journal=journal,
         store=store,
         worker=CommandWorker(spec, folder, session.environment, known, control.check),
-        verifier=WorktreeVerifier(spec, store, folder, session.environment, known, control.check),
+        verifier=WorktreeVerifier(
+            spec, store, folder, choose(spec, session.home.path), session.environment, known, control.check
+        ),
         judge=CommandJudge(spec, spec.judge, folder, session.environment, known, control.check) if spec.judge else None,
         control=control,
         reporter=reporter,
         clock=clock,
         new_token=lambda: secrets.token_urlsafe(TOKEN_BYTES),
+        redact=lambda text: redact(text, known),
     )
 
 

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that only their owner can read."""
 
 import os
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,3 +88,27 @@ def _remove_one(path: Path) -> None:
         path.rmdir()
     else:
         path.unlink()
+
+
+def in_the_way(top: bytes, new: Iterable[bytes], gone: Collection[bytes]) -> bytes | None:
+    """A file below ``top`` that making ``new`` would destroy and that is not in ``gone``; None if there is none."""
+    for path in new:
+        parts = path.split(b"/")
+        for place in (b"/".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            full = os.path.join(top, place)  # noqa: PTH118 - bytes
+            if os.path.lexists(full) and (os.path.islink(full) or not os.path.isdir(full)):  # noqa: PTH112, PTH114
+                if place not in gone:
+                    return place
+                break
+        else:
+            for below in _files_below(os.path.join(top, path)):  # noqa: PTH118 - bytes
+                if (left := os.path.relpath(below, top)) not in gone:
+                    return left
+    return None
+
+
+def _files_below(folder: bytes) -> Iterator[bytes]:
+    for here, names, files in os.walk(folder):
+        for path in (os.path.join(here, name) for name in (*files, *names)):  # noqa: PTH118 - bytes
+            if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114 - bytes
+                yield path

@@ -26,9 +26,13 @@ from goalrun.errors import Interrupted, ProcessFailure
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 GRACE_SECONDS = 1.0
 """From being told to end until being killed; `goalrun stop` promises two seconds for everything."""
+ANSWER_SECONDS = 20.0
+"""How long a supervisor may take to end a command and to say so; one that takes longer is killed."""
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 1 << 20
 PR_SET_CHILD_SUBREAPER = 36
+STATUS_FD = 200
+"""Where a launcher writes its own record, well above what a program has open when it starts."""
 
 
 class Command(NamedTuple):
@@ -40,6 +44,8 @@ class Command(NamedTuple):
         timeout: seconds.
         secrets: values replaced in the output before it is written.
         umask: None keeps the caller's.
+        status: a new file in which the launcher that ``argv`` begins with (bubblewrap) records, on ``STATUS_FD``, how
+            the command inside ended; without that record the launcher failed, and nothing is known of the command.
     """
 
     argv: tuple[str, ...]
@@ -51,6 +57,7 @@ class Command(NamedTuple):
     stdin: Path | None = None
     secrets: tuple[str, ...] = ()
     umask: int | None = None
+    status: Path | None = None
 
 
 class Finished(NamedTuple):
@@ -86,11 +93,11 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
     """
     supervisor = _start(command)
     try:
-        ready = _status(supervisor, lambda: None)
+        ready = _status(supervisor, lambda: None, ANSWER_SECONDS)
         _expect(ready, "ready")
         on_start(identify(ready["pid"]))
         _say(supervisor, b"g")
-        return _finished(_status(supervisor, poll), command)
+        return _finished(_status(supervisor, poll, command.timeout + ANSWER_SECONDS), command)
     finally:
         _end(supervisor)
 
@@ -110,6 +117,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "tail": TAIL_BYTES,
         "secrets": command.secrets,
         "umask": command.umask,
+        "status": str(command.status) if command.status else None,
+        "status_fd": STATUS_FD,
     }
     supervisor = subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR)],
@@ -131,23 +140,28 @@ def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
             data = data[supervisor.stdin.write(data) or 0 :]
 
 
-def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None]) -> dict[str, Any]:
+def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patience: float) -> dict[str, Any]:
     """The supervisor's next line; asks it to end the command if ``poll`` raises."""
     assert supervisor.stdout is not None  # noqa: S101 - opened above; for the type checker
     line = bytearray()
     interrupted: Interrupted | None = None
+    end = time.monotonic() + patience
     while not line.endswith(b"\n"):
         if select.select([supervisor.stdout], [], [], TICK_SECONDS)[0]:
             data = supervisor.stdout.read(4096)
             if not data:
-                raise ProcessFailure("the supervisor of a command was killed", hint="resume the goal")
+                raise interrupted or ProcessFailure("the supervisor of a command was killed", hint="resume the goal")
             line += data
-        elif interrupted is None:
-            try:
+            continue
+        # A command can stop its supervisor; it must not win time by that.
+        supervisor.send_signal(signal.SIGCONT if time.monotonic() < end else signal.SIGKILL)
+        try:
+            if interrupted is None:
                 poll()
-            except Interrupted as asked:
-                interrupted = asked
-                _say(supervisor, b"t")
+        except Interrupted as asked:
+            interrupted = asked
+            end = min(end, time.monotonic() + ANSWER_SECONDS)
+            _say(supervisor, b"t")
     if interrupted is not None:
         raise interrupted
     status: dict[str, Any] = json.loads(line)
@@ -171,7 +185,27 @@ def _finished(status: dict[str, Any], command: Command) -> Finished:
             )
     if status["immortal"]:
         raise ProcessFailure(f"{status['immortal']} processes of {command.argv[0]} cannot be killed")
-    return Finished(status["status"], status["timed_out"], status["seconds"], status["survivors"])
+    exit_code = status["status"]
+    if command.status is not None and not status["timed_out"]:
+        exit_code = _launched(command.status, command)
+    return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"])
+
+
+def _launched(record: Path, command: Command) -> int:
+    """The exit status in a launcher's own record (bwrap(1), --json-status-fd).
+
+    Raises:
+        ProcessFailure: there is none, so the launcher failed or was killed: no result of the command.
+    """
+    with suppress(OSError, ValueError):
+        for line in record.read_text(encoding="utf-8").splitlines():
+            found = json.loads(line).get("exit-code")
+            if isinstance(found, int):
+                return found
+    with suppress(OSError):
+        said = " ".join(command.stdout.read_text(encoding="utf-8", errors="replace")[-500:].split())
+        raise ProcessFailure(f"the sandbox of a command could not be set up: {said}", hint="goalrun doctor")
+    raise ProcessFailure("the sandbox of a command could not be set up")
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

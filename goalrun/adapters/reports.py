@@ -41,12 +41,18 @@ class Report(NamedTuple):
             return None
 
 
-def prepare(command: str, folder: Path) -> Report:
-    """Add a report to a command that plainly runs pytest; leave every other as it is."""
+def prepare(command: str, folder: Path, seen: Path) -> Report:
+    """Add a report to a command that plainly runs pytest; leave every other as it is.
+
+    Args:
+        command: the user's own.
+        folder: where reports go.
+        seen: the same folder, as the command sees it.
+    """
     if _COMPOUND.search(command) or not _runs_pytest(command):
         return Report(command, None)
-    path = folder / f"{secrets.token_hex(8)}.xml"
-    return Report(f"{command} --junitxml={shlex.quote(str(path))} -o junit_family=xunit2", path)
+    name = f"{secrets.token_hex(8)}.xml"
+    return Report(f"{command} --junitxml={shlex.quote(str(seen / name))} -o junit_family=xunit2", folder / name)
 
 
 def _runs_pytest(command: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
-from goalrun.adapters.files import private_folder, write_whole
+from goalrun.adapters.files import in_the_way, private_folder, write_whole
 from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.protection import (
     Change,
@@ -141,7 +141,7 @@ class GitStore:
             tree=tree,
             changed_files=len(self.changes(previous, tree)) if previous else 0,
             diff_files=len(self.changes(base, tree)) if base else 0,
-            warnings=self._warnings(),
+            warnings=self._warnings(first=base is None),
         )
 
     def commit(self, tree: str, message: str, parent: str | None) -> str:
@@ -212,9 +212,14 @@ class GitStore:
         with as_file(lines) as listing:
             self._git(["update-index", "-z", "--index-info"], stdin=listing)
 
-    def _warnings(self) -> tuple[str, ...]:
+    def _warnings(self, *, first: bool) -> tuple[str, ...]:
+        if not first:
+            return ()
         modules = self._workspace / ".gitmodules"
-        return ("submodules are kept as files",) if modules.is_file() else ()
+        found = ["submodules are kept as files"] if modules.is_file() else []
+        named = self.protection().only_named if self._ref(BASE_REF) else ()
+        why = "is protected, because a check names it; --may-change lets the worker change it"
+        return (*found, *(f"{path} {why}" for path in named))
 
     # Trees
 
@@ -292,6 +297,13 @@ class GitStore:
         Raises:
             GitFailed: a file that is in no snapshot stands in the way; nothing was changed.
         """
+        # Git itself refuses over untracked files, but takes ignored ones for worthless.
+        changed = self.changes(current, target)
+        new = [entry.path for entry in changed if not _exists(entry.before)]
+        gone = {entry.path for entry in changed if not _exists(entry.after)}
+        obstacle = in_the_way(os.fsencode(self._workspace), new, gone)
+        if obstacle is not None:
+            raise GitFailed(f"{shown(obstacle)} is in no snapshot and stands in the way", hint="move it away first")
         self._git(["read-tree", "-m", "-u", current, target])
 
     def materialise(self, tree: str, folder: Path) -> None:
@@ -328,13 +340,17 @@ class GitStore:
     def adopt(self, objects: Path, commit: str) -> None:
         """Take one commit's tree out of another repository and make it the base.
 
-        The objects come as a pack and are hashed again on the way in, so a forged one is found.
+        The objects come as a pack and are hashed again on the way in, so one that is forged is missing then.
+
+        Raises:
+            GitFailed: an object is forged, damaged or missing.
         """
         with tempfile.TemporaryFile() as pack, as_file(f"{commit}^{{tree}}\n".encode()) as wanted:
             git.stream(["pack-objects", "--quiet", "--revs", "--stdout"], objects, {}, pack, wanted)
             pack.seek(0)
             self._git(["unpack-objects", "-q"], stdin=pack)
         tree = git.checked(["rev-parse", "--verify", f"{commit}^{{tree}}"], objects).decode("ascii").strip()
+        self._git(["rev-list", "--objects", "--quiet", tree])
         base = self.commit(self._without_gitlinks(tree), "goalrun base", None)
         self._git(["update-ref", BASE_REF, base])
 
@@ -350,6 +366,8 @@ class GitStore:
         commit = self.commit(tree, "snapshot", None)
         env = {"GIT_DIR": str(repository / ".git"), "GIT_WORK_TREE": str(repository)}
         git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(repository)], repository)
+        # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
+        write_whole(private_folder(repository / ".git" / "info") / "attributes", EXACT_ATTRIBUTES)
         with tempfile.TemporaryFile() as pack, as_file(f"{commit}\n".encode()) as wanted:
             git.stream(["pack-objects", "--quiet", "--revs", "--stdout"], self.path, {}, pack, wanted)
             pack.seek(0)

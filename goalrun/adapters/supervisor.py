@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -28,6 +29,8 @@ CHUNK = 1 << 16
 DRAIN_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
 LINUX = sys.platform == "linux"
+Note = Callable[[int, int], None]
+"""Told the pid and the wait status of every process that has ended."""
 
 
 class Capture:
@@ -97,6 +100,11 @@ class Capture:
                     break
         return data[len(data) - longest :]
 
+    def _end_of_secret(self, data: bytes) -> int:
+        """How many bytes at the front may belong to a secret that begins in what was left out."""
+        ends = (size for secret in self.secrets for size in range(1, len(secret)) if data.startswith(secret[-size:]))
+        return max(ends, default=0)
+
     def _write(self, data: bytes) -> None:
         try:
             while data and not self.error:
@@ -106,7 +114,10 @@ class Capture:
 
     def close(self) -> dict[str, Any]:
         """Write what was kept, and make the file durable."""
-        rest = self._redacted(self.held + b"".join(self.kept))
+        rest = self.held + b"".join(self.kept)
+        if self.left_out:
+            rest = rest[self._end_of_secret(rest) :]
+        rest = self._redacted(rest)
         over = max(0, len(rest) - self.tail)
         left_out = self.left_out + over
         if left_out:
@@ -125,7 +136,7 @@ def say(**message: object) -> None:
 
 
 def prctl(option: int, value: int) -> None:
-    """prctl(2), where there is one."""
+    """Set an attribute of this process, where the system has prctl."""
     if LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
@@ -177,6 +188,9 @@ def child(order: dict[str, Any], streams: tuple[int, int], go: tuple[int, int], 
         os.dup2(streams[1], 2)
         if order["umask"] is not None:
             os.umask(order["umask"])
+        if order["status"]:
+            status = os.open(order["status"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            os.dup2(status, order["status_fd"])
         os.chdir(order["cwd"])
         os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606 - this is the door
     except OSError as failure:
@@ -217,19 +231,19 @@ def descendants() -> list[int]:
         below |= more
 
 
-def reap() -> None:
+def reap(note: Note) -> None:
     """Collect whatever has ended."""
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            note(*ended)
 
 
-def sweep() -> tuple[int, int]:
+def sweep(note: Note = lambda _pid, _status: None) -> tuple[int, int]:
     """Kill every descendant until none is left; how many were found, and how many would not die."""
     seen: set[int] = set()
     end = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < end:
-        reap()
+        reap(note)
         left = descendants()
         if not left:
             return len(seen), 0
@@ -313,7 +327,7 @@ class Supervision:
                 self.timed_out = True
                 self.terminate(self.order["grace"])
             if self.kill_at is not None and now >= self.kill_at:
-                sweep()
+                sweep(self.note)
                 self.kill_at = now + 1.0
             until = min(self.deadline if not self.asked else now + 1.0, self.kill_at or now + 60.0)
             sources = [capture.source for capture in self.captures if capture.open]
@@ -329,18 +343,14 @@ class Supervision:
 
     def ended(self) -> bool:
         """Whether the command itself has ended; orphans that were adopted are collected on the way."""
-        if self.exit is not None:
-            return True
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return False
-                if pid == self.leader:
-                    self.exit = os.waitstatus_to_exitcode(status)
-                    return True
-        except ChildProcessError:
-            return True
+        if self.exit is None:
+            reap(self.note)
+        return self.exit is not None
+
+    def note(self, pid: int, status: int) -> None:
+        """Keep how the command itself ended."""
+        if pid == self.leader and self.exit is None:
+            self.exit = os.waitstatus_to_exitcode(status)
 
     def listen(self) -> None:
         """One byte from goalrun; the end of the stream means that goalrun is dead."""
@@ -348,7 +358,7 @@ class Supervision:
         if said == b"t":
             self.terminate(self.order["grace"])
         elif said == b"k" or not said:
-            sweep()
+            sweep(self.note)
             if not said:
                 os._exit(0)
 

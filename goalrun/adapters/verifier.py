@@ -1,16 +1,16 @@
 """Runs the checks on exactly a snapshot: a clean worktree, protected paths as in the base, nothing else around it."""
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from goalrun.adapters import process, reports
+from goalrun.adapters.environment import check_environment
 from goalrun.adapters.files import private_folder, read_bounded, remove_tree
 from goalrun.adapters.identity import GOAL_VARIABLE
+from goalrun.adapters.sandbox import Place, ProcessSandbox, Sandbox
 from goalrun.adapters.store import GitStore
 from goalrun.core.evidence import clean
 from goalrun.core.model import CheckResult, GoalSpec, Snapshot, VerificationReport
@@ -18,27 +18,16 @@ from goalrun.core.ports import OnProcess
 from goalrun.errors import EnvironmentFailure
 
 EXCERPT_CHARS = 6_000
-SANDBOX = "process"
-"""The level of isolation that checks get: own session, own environment and folders, nothing left alive."""
+LIVE = "live"
+"""What the level is called when checks run in the workspace itself: the worker's reach is theirs."""
 OUTCOMES = Literal["pass", "fail", "timeout"]
-
-
-class Place(NamedTuple):
-    """Where checks run.
-
-    Attributes:
-        top: what stands in for the workspace.
-        scratch: a folder for HOME, TMPDIR and reports, outside of it.
-    """
-
-    top: Path
-    scratch: Path
 
 
 class WorktreeVerifier:
     """Verifies snapshots of one goal.
 
     Args:
+        sandbox: the level at which checks run.
         environment: the user's own, of which checks get only what the goal names.
         secrets: values that must not be written down.
         poll: see ``process.run``.
@@ -49,6 +38,7 @@ class WorktreeVerifier:
         spec: GoalSpec,
         store: GitStore,
         folder: Path,
+        sandbox: Sandbox,
         environment: Mapping[str, str],
         secrets: tuple[str, ...],
         poll: Callable[[], None],
@@ -56,6 +46,7 @@ class WorktreeVerifier:
         self._spec = spec
         self._store = store
         self._folder = folder
+        self._sandbox = sandbox if spec.verification.worktree else ProcessSandbox()
         self._environment = environment
         self._secrets = secrets
         self._poll = poll
@@ -76,7 +67,7 @@ class WorktreeVerifier:
             checks=checks,
             tampering=plan.tampering,
             seconds=monotonic() - started,
-            sandbox=SANDBOX if self._spec.verification.worktree else "live",
+            sandbox=self._sandbox.level if self._spec.verification.worktree else LIVE,
         )
 
     def _check_tree(self, tree: str, label: str, on_process: OnProcess) -> tuple[CheckResult, ...]:
@@ -85,8 +76,7 @@ class WorktreeVerifier:
         output = private_folder(self._folder / "turns" / label)
         scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(self._folder / "verify")))
         try:
-            top = self._lay_out(tree, scratch)
-            place = Place(top, scratch)
+            place = self._lay_out(tree, scratch)
             return tuple(
                 self._check(command, place, output / f"check-{number}.out", on_process)
                 for number, command in enumerate(self._spec.checks, start=1)
@@ -96,39 +86,27 @@ class WorktreeVerifier:
         finally:
             remove_tree(scratch)
 
-    def _lay_out(self, tree: str, scratch: Path) -> Path:
-        for name in ("home", "tmp", "reports"):
-            (scratch / name).mkdir(mode=0o700)
+    def _lay_out(self, tree: str, scratch: Path) -> Place:
+        folders = [scratch / name for name in ("home", "tmp", "reports")]
+        for folder in folders:
+            folder.mkdir(mode=0o700)
+        workspace = Path(self._spec.workspace)
         if not self._spec.verification.worktree:
-            return Path(self._spec.workspace)
-        top = scratch / (Path(self._spec.workspace).name or "workspace")
-        if top.name in {"home", "tmp", "reports"}:
-            top = scratch / "tree" / top.name
+            return Place(workspace, *folders)
+        top = scratch / "tree" / (workspace.name or "workspace")
         top.mkdir(mode=0o755, parents=True)
         self._store.materialise(tree, top)
         self._store.export(tree, top)
-        return top
+        return Place(top, *folders)
 
     def _check(self, command: str, place: Place, output: Path, on_process: OnProcess) -> CheckResult:
-        shown = str(output.relative_to(self._folder))
         start = place.top / self._spec.subfolder
         if not start.is_dir() or not start.resolve().is_relative_to(place.top.resolve()):
             reason = f"the folder that checks start in is gone: {self._spec.subfolder}"
             return CheckResult(command=command, outcome="fail", reason=reason)
-        report = reports.prepare(command, place.scratch / "reports")
-        finished = process.run(
-            process.Command(
-                argv=("bash", "-euo", "pipefail", "-c", report.command),
-                cwd=start,
-                env=self._check_environment(place),
-                stdout=output,
-                timeout=self._spec.limits.check_timeout,
-                secrets=self._secrets,
-                umask=0o022,
-            ),
-            lambda identity: on_process("check", identity),
-            self._poll,
-        )
+        inside = self._sandbox.seen(place)
+        report = reports.prepare(command, place.reports, inside.reports)
+        finished = self._run(report.command, place, output, on_process)
         found = report.read()
         outcome, reason = _judge_check(finished, found, self._spec.limits.check_timeout)
         text = read_bounded(output, EXCERPT_CHARS, EXCERPT_CHARS * 4).replace(str(place.top), self._spec.workspace)
@@ -141,45 +119,32 @@ class WorktreeVerifier:
             reason=reason,
             failing=found.failing if found else (),
             excerpt=clean(text, EXCERPT_CHARS, self._secrets),
-            output=shown,
+            output=str(output.relative_to(self._folder)),
         )
 
-    def _check_environment(self, place: Place) -> dict[str, str]:
-        """Built from nothing: what could change what a check means is not passed on."""
-        home, tmp = place.scratch / "home", place.scratch / "tmp"
-        environment = {
-            "PATH": self._spec.verification.path,
-            "HOME": str(home),
-            "XDG_CONFIG_HOME": str(home / ".config"),
-            "XDG_CACHE_HOME": str(home / ".cache"),
-            "XDG_DATA_HOME": str(home / ".local/share"),
-            "XDG_STATE_HOME": str(home / ".local/state"),
-            "TMPDIR": str(tmp),
-            "LANG": "C.UTF-8",
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
-            "TERM": "dumb",
-            "NO_COLOR": "1",
-            "CI": "1",
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONHASHSEED": "0",
-            "GOENV": "off",
-            "GOFLAGS": "",
-            "NPM_CONFIG_USERCONFIG": "/dev/null",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            GOAL_VARIABLE: self._spec.id,
-        }
-        # rustup's compilers live below HOME; the variable names the place without bringing HOME along.
-        with suppress(RuntimeError):
-            rustup = Path(self._environment.get("RUSTUP_HOME") or Path.home() / ".rustup")
-            if rustup.is_dir():
-                environment["RUSTUP_HOME"] = str(rustup)
-        for name in self._spec.verification.pass_env:
-            if name in self._environment:
-                environment[name] = self._environment[name]
-        return environment
+    def _run(self, command: str, place: Place, output: Path, on_process: OnProcess) -> process.Finished:
+        inside = self._sandbox.seen(place)
+        environment = check_environment(self._spec, self._environment, inside)
+        argv, launched = self._sandbox.wrap(
+            ("bash", "-euo", "pipefail", "-c", command), place, inside.top / self._spec.subfolder, environment
+        )
+        status = place.home.with_name("status")
+        status.unlink(missing_ok=True)
+        return process.run(
+            process.Command(
+                argv=argv,
+                # A launcher starts in a folder of ours, with an environment of its own.
+                cwd=place.home if launched else place.top / self._spec.subfolder,
+                env={GOAL_VARIABLE: self._spec.id} if launched else environment,
+                stdout=output,
+                timeout=self._spec.limits.check_timeout,
+                secrets=self._secrets,
+                umask=0o022,
+                status=status if launched else None,
+            ),
+            lambda identity: on_process("check", identity),
+            self._poll,
+        )
 
 
 def _judge_check(finished: process.Finished, found: reports.Found | None, limit: float) -> tuple[OUTCOMES, str]:
@@ -202,15 +167,3 @@ def _outcome(checks: Sequence[CheckResult]) -> Literal["pass", "weak_pass", "fai
     if any(check.outcome != "pass" for check in checks):
         return "fail"
     return "weak_pass" if not checks or any(check.grade == "weak" for check in checks) else "pass"
-
-
-def path_for_checks(path: str, workspace: Path) -> tuple[str, tuple[str, ...]]:
-    """The PATH for checks: the caller's, without what the worker could write to; and what was left out."""
-    kept: list[str] = []
-    dropped: list[str] = []
-    for entry in path.split(os.pathsep):
-        if not entry or not entry.startswith("/"):
-            continue
-        inside = Path(os.path.realpath(entry)).is_relative_to(workspace) or Path(entry).is_relative_to(workspace)
-        (dropped if inside else kept).append(entry)
-    return os.pathsep.join(dict.fromkeys(kept)), tuple(dropped)

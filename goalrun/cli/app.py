@@ -3,7 +3,6 @@
 import os
 import sys
 import traceback
-from pathlib import Path
 
 from goalrun import __version__
 from goalrun.errors import GoalrunError
@@ -22,7 +21,7 @@ def main() -> None:
     sys.exit(_guarded())
 
 
-def _guarded() -> int:
+def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     import typer
     from typer.exceptions import TyperException
 
@@ -61,13 +60,12 @@ def _bug(failure: Exception) -> tuple[str, str]:
     from goalrun.adapters.home import home_folder
 
     text = "".join(traceback.format_exception(failure))
-    path: Path | None = home_folder() / "log" / f"bug-{os.getpid()}.log"
+    path = home_folder() / "log" / f"bug-{os.getpid()}.log"
+    where = f"; its log is {path}"
     try:
-        assert path is not None  # noqa: S101 - for the type checker
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError:
         sys.stderr.write(text)
-        path = None
-    where = f"; its log is {path}" if path is not None else ""
+        where = ""
     return f"a bug in goalrun: {type(failure).__name__}: {failure}{where}", "report it with that log"

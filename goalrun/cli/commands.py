@@ -31,6 +31,12 @@ PassEnv = Annotated[
     list[str] | None,
     typer.Option("--pass-env", metavar="NAME", help="A variable that checks get from the environment."),
 ]
+SandboxLevel = Annotated[
+    str | None,
+    typer.Option("--sandbox", metavar="auto|bwrap|process", help="How checks are isolated (auto: the strongest)."),
+]
+RequireSandbox = Annotated[bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap.")]
+Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
 CheckTimeout = Annotated[str | None, typer.Option("--check-timeout", metavar="TIME", help="Per check (10m).")]
 MaxTurns = Annotated[str | None, typer.Option("--max-turns", metavar="N", help="Turns (20); on resume +N adds.")]
 MaxTokens = Annotated[str | None, typer.Option("--max-tokens", metavar="N", help="Tokens of worker and judge.")]
@@ -60,7 +66,7 @@ def root(
 
 
 @app.command()
-def start(  # noqa: PLR0913
+def start(
     objective: Annotated[str, typer.Argument(help="What is to be reached, in words.")] = "",
     file: Annotated[
         Path | None,
@@ -88,6 +94,9 @@ def start(  # noqa: PLR0913
         str | None,
         typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
     ] = None,
+    sandbox: SandboxLevel = None,
+    require_sandbox: RequireSandbox = False,
+    network: Network = False,
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
     max_usd: MaxUsd = None,
@@ -106,7 +115,8 @@ def start(  # noqa: PLR0913
     flags = running.flags(
         worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
         judge_only=judge_only or None, protect=protect, may_change=may_change, pass_env=pass_env,
-        verify_in=verify_in, protected_edits=protected_edits, max_turns=max_turns, max_tokens=max_tokens,
+        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox,
+        require_sandbox=require_sandbox or None, network=network or None, max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
         stuck_after=stuck_after,
     )  # fmt: skip
@@ -115,7 +125,7 @@ def start(  # noqa: PLR0913
 
 
 @app.command()
-def resume(  # noqa: PLR0913
+def resume(
     goal: Goal = "",
     hint: Annotated[str, typer.Option("--hint", metavar="TEXT", help="Something for the next turn.")] = "",
     max_turns: MaxTurns = None,
@@ -166,13 +176,13 @@ def stop(goal: Goal = "", as_json: AsJson = False) -> int:
 
 @app.command()
 def hint(
-    goal: NeededGoal,
-    text: Annotated[str, typer.Argument(help="What the next turn should know.")],
+    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
+    text: Annotated[str, typer.Argument(help="What the next turn should know.")] = "",
 ) -> int:
     """Tell the next turn something."""
     from goalrun.cli import running
 
-    return running.hint(goal, text)
+    return running.hint(goal, text) if text else running.hint("", goal)
 
 
 @app.command("run-detached", hidden=True)
@@ -254,6 +264,9 @@ def verify(
     protect: Protect = None,
     may_change: MayChange = None,
     pass_env: PassEnv = None,
+    sandbox: SandboxLevel = None,
+    require_sandbox: RequireSandbox = False,
+    network: Network = False,
     check_timeout: CheckTimeout = None,
     as_json: AsJson = False,
 ) -> int:
@@ -263,7 +276,8 @@ def verify(
     return verifying.verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout},
+         "check_timeout": check_timeout, "sandbox": sandbox, "require_sandbox": require_sandbox or None,
+         "network": network or None},
         as_json=as_json,
     )  # fmt: skip
 

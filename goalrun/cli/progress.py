@@ -6,6 +6,7 @@ from typing import IO
 from goalrun.cli.render import note, paint, painted, seconds
 from goalrun.core.decide import what_is_missing
 from goalrun.core.events import (
+    BaseTaken,
     BaseVerified,
     GoalStopped,
     JudgementFinished,
@@ -45,6 +46,8 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
     match record.event:
         case RunStarted():
             return _started(state, stream)
+        case BaseTaken(snapshot=snapshot):
+            return [f"  note: {one_line(warning)}" for warning in snapshot.warnings]
         case BaseVerified(report=report, achieved=achieved):
             return ["base: passes already" if achieved else "base:", *_verification(report, stream)]
         case TurnStarted(turn=turn, attempt=attempt):

@@ -14,6 +14,7 @@ from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.journal import replay
 from goalrun.adapters.lock import RunLock, WorkspaceLock
+from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, read_result, runner
 from goalrun.cli import projects
 from goalrun.cli.progress import LineReporter
@@ -65,7 +66,9 @@ class How(NamedTuple):
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
     """Options as a configuration file would say them; what was not given is left out."""
     limits = ("max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after")
-    checking = ("protect", "may_change", "pass_env", "protected_edits")
+    checking = (
+        "protect", "may_change", "pass_env", "protected_edits", "sandbox", "require_sandbox", "network",
+    )  # fmt: skip
     data: dict[str, Any] = {key: given.get(key) for key in ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only")}
     data["checks"] = given.get("checks")
     data["limits"] = _given({key: given.get(key) for key in limits})
@@ -93,6 +96,8 @@ def start(asked: Asked) -> int:
     loaded = _with_checks(loaded, place, session)
 
     _tell_what_is_left_out(session, place[0])
+    # What cannot be isolated as asked is refused before anything exists.
+    choose(make_spec("g-unnamed", objective, place, loaded.settings, session, force=asked.force), session.home.path)
     goal = create_goal(
         session, lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force)
     )
@@ -135,7 +140,7 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
 
 
 def _tell_what_is_left_out(session: Session, workspace: Path) -> None:
-    from goalrun.adapters.verifier import path_for_checks
+    from goalrun.adapters.environment import path_for_checks
 
     _, dropped = path_for_checks(session.environment.get("PATH", ""), workspace)
     for entry in dropped:

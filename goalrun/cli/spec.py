@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from goalrun.adapters.verifier import path_for_checks
+from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.worker import PLAIN_COMMAND, shell_worker
 from goalrun.core.model import MAX_OBJECTIVE_CHARS, GoalSpec, JudgeSpec, VerificationSpec, WorkerSpec
 from goalrun.errors import SpecError

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
+from goalrun.adapters.sandbox import choose
 from goalrun.adapters.store import GitStore
-from goalrun.adapters.verifier import WorktreeVerifier, path_for_checks
+from goalrun.adapters.verifier import WorktreeVerifier
 from goalrun.cli.render import out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
@@ -71,8 +73,9 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         store.adopt(workspace, commit)
         snapshot = store.snapshot("verify")
         with control.signals():
+            sandbox = choose(spec, session.home.path)
             verifier = WorktreeVerifier(
-                spec, store, folder, session.environment, secrets_of(session.environment), control.check
+                spec, store, folder, sandbox, session.environment, secrets_of(session.environment), control.check
             )
             return snapshot, verifier.verify(snapshot, "verify", lambda _role, _process: None)
     finally:

@@ -3,6 +3,7 @@
 from goalrun.core.model import (
     Continue,
     Decision,
+    GoalSpec,
     GoalState,
     State,
     Stop,
@@ -40,11 +41,16 @@ def _tree_before(state: GoalState) -> str:
 
 def gate(state: GoalState, outcome: TurnOutcome) -> bool:
     """``min(verification, judgement)``: whether this outcome may be called achieved."""
-    if not outcome.verification.green:
+    if not verified(state.spec, outcome.verification):
         return False
     if outcome.judgement is not None:
         return outcome.judgement.verdict.achieved
     return state.spec.judge is None and bool(outcome.verification.checks)
+
+
+def verified(spec: GoalSpec, report: VerificationReport) -> bool:
+    """Whether the report is green and speaks of every check of the goal: a missing one has not passed."""
+    return report.green and {check.command for check in report.checks}.issuperset(spec.checks)
 
 
 def rests_on(report: VerificationReport, judge: str) -> str:

@@ -43,6 +43,10 @@ _SECRET_ASSIGNMENT = re.compile(
 _ANSI = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,10}[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
+# Drawn as nothing, though Unicode counts them as marks or letters: fillers and variation selectors.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
+
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The values in an environment that must never be written down, longest first."""
     found = {
@@ -68,7 +72,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 def plain(text: str) -> str:
     """Without terminal escapes, control characters and invisible ones; newlines and tabs stay."""
-    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _INVISIBLE.sub("", _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
 
 
@@ -89,12 +93,14 @@ def bounded(text: str, limit: int) -> str:
 
 def clean(text: str, limit: int, secrets: Iterable[str] = ()) -> str:
     """Redacted, plain and bounded, in this order."""
-    return bounded(plain(redact(text, secrets)), limit)
+    known = tuple(secrets)
+    # Again afterwards: without the invisible characters between them, two halves can be a secret.
+    return bounded(redact(plain(redact(text, known)), known), limit)
 
 
 def fenced(text: str, token: str, what: str) -> str:
     """Data between delimiters that the data cannot contain, because the token is fresh."""
-    return f"<{what}-{token}>\n{text.replace(token, '')}\n</{what}-{token}>"
+    return f"<{what}-{token}>\n{text.replace(token, '…')}\n</{what}-{token}>"
 
 
 def as_json(text: str) -> str:

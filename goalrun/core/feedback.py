@@ -36,7 +36,7 @@ def _protected(outcome: TurnOutcome) -> Iterator[str]:
     if restored:
         listed = "\n".join(f"- {tamper.path} ({tamper.kind})" for tamper in restored[:MAX_LISTED])
         yield f"Your edits to these protected paths were undone; they do not count:\n{listed}"
-    elif tampering:
+    if tampering:
         listed = "\n".join(f"- {tamper.path} ({tamper.kind})" for tamper in tampering[:MAX_LISTED])
         more = f"\n- and {len(tampering) - MAX_LISTED} more" if len(tampering) > MAX_LISTED else ""
         yield (

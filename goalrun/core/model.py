@@ -124,6 +124,9 @@ class VerificationSpec(Value):
         may_change: globs taken out of it.
         pass_env: names of variables that checks get from the environment.
         path: the PATH that checks get, as it was at start.
+        sandbox: how checks are isolated; ``auto`` is the strongest level that works.
+        require_sandbox: a level that is weaker than bwrap is an error.
+        network: checks may use the machine's network.
     """
 
     worktree: bool = True
@@ -132,6 +135,9 @@ class VerificationSpec(Value):
     may_change: tuple[Text, ...] = ()
     pass_env: tuple[Text, ...] = ()
     path: str = ""
+    sandbox: Literal["auto", "bwrap", "process"] = "auto"
+    require_sandbox: bool = False
+    network: bool = False
 
 
 class GoalSpec(Value):
@@ -264,7 +270,8 @@ class VerificationReport(Value):
     @property
     def green(self) -> bool:
         """Whether nothing stands in the way of ``achieved`` but a judge."""
-        return self.outcome in {"pass", "weak_pass"} and all(check.outcome == "pass" for check in self.checks)
+        passed = self.outcome in {"pass", "weak_pass"} and all(check.outcome == "pass" for check in self.checks)
+        return passed and not self.tampering
 
 
 class Verdict(Value):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from goalrun.core.model import CheckResult, TurnOutcome, TurnRecord, Value, VerificationReport
 
@@ -35,7 +35,8 @@ def standstill(base_tree: str, turns: Sequence[TurnRecord], outcome: TurnOutcome
 
     Args:
         base_tree: the tree before the first of ``turns``.
-        turns: the finished turns that count, oldest first; ``outcome`` is the one after them.
+        turns: the finished turns that count, oldest first.
+        outcome: the turn after them.
         after: turns running that are too many; 0 switches this off.
     """
     if after == 0:
@@ -43,7 +44,7 @@ def standstill(base_tree: str, turns: Sequence[TurnRecord], outcome: TurnOutcome
     outcomes = [record.outcome for record in turns] + [outcome]
     kinds = (
         _unchanged(base_tree, outcomes, after),
-        _going_round(outcomes),
+        _going_round(base_tree, outcomes),
         _same_failures(outcomes, after),
         _same_reasons(outcomes),
     )
@@ -80,18 +81,19 @@ def _running(flags: Sequence[bool]) -> int:
 
 def _unchanged(base_tree: str, outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
     trees = [base_tree] + [outcome.snapshot.tree for outcome in outcomes]
-    turns = _running([new == old for old, new in zip(trees, trees[1:], strict=False)])
+    turns = _running([new == old for old, new in pairwise(trees)])
     quick = turns and all(outcome.worker.seconds < QUICK_SECONDS for outcome in outcomes[-turns:])
     why = f"no file has changed for {turns} turn{'s' if turns != 1 else ''} running"
     return Standstill(turns=turns, after=after, why=why + (", each over within seconds" if quick else ""))
 
 
-def _going_round(outcomes: Sequence[TurnOutcome]) -> Standstill:
+def _going_round(base_tree: str, outcomes: Sequence[TurnOutcome]) -> Standstill:
     """A→B→A is told to the worker; going on round the circle is stuck.
 
     Going back after a tampered turn is what the worker was asked to do, so such turns do not count.
     """
-    honest = [outcome.snapshot.tree for outcome in outcomes if outcome.verification.outcome != "tampered"]
+    trees = [outcome.snapshot.tree for outcome in outcomes if outcome.verification.outcome != "tampered"]
+    honest = [base_tree, *trees]
     back = [tree in honest[:place] and tree != honest[place - 1] for place, tree in enumerate(honest) if place > 0]
     turns = 0 if outcomes[-1].verification.outcome == "tampered" else _running(back)
     return Standstill(turns=turns, after=2, why="the files went back to an earlier state (A → B → A)")
@@ -111,15 +113,20 @@ def _same_failures(outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
 
 
 def _same_reasons(outcomes: Sequence[TurnOutcome]) -> Standstill:
-    reasons = [outcome.judgement.verdict.reason for outcome in outcomes[-3:] if outcome.judgement is not None]
-    alike = len(reasons) == 3 and all(  # noqa: PLR2004 - the last three, by definition
-        similarity(left, right) >= SIMILAR for left, right in combinations(reasons, 2)
-    )
-    return Standstill(turns=3 if alike else 0, after=3, why="the judge gave the same reason three times running")
+    turns = next((count for count in (3, 2) if _alike(outcomes[-count:], count)), 0)
+    return Standstill(turns=turns, after=3, why=f"the judge gave the same reason {turns} times running")
+
+
+def _alike(outcomes: Sequence[TurnOutcome], count: int) -> bool:
+    reasons = [outcome.judgement.verdict.reason for outcome in outcomes if outcome.judgement is not None]
+    pairs = combinations(reasons, 2)
+    return len(reasons) == count and all(similarity(left, right) >= SIMILAR for left, right in pairs)
 
 
 def similarity(left: str, right: str) -> float:
-    """Jaccard index of the word trigrams of two texts; 0 when either has fewer than three words."""
+    """Jaccard index of the word trigrams of two texts; with fewer than three words they have to be equal."""
+    if left.split() and left.split() == right.split():
+        return 1.0
     first, second = _trigrams(left), _trigrams(right)
     return len(first & second) / len(first | second) if first and second else 0.0
 

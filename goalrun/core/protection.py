@@ -9,9 +9,10 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
+from posixpath import join, normpath
 from typing import Literal
 
 from goalrun.core.model import Tamper, Value, VerificationSpec
@@ -70,6 +71,9 @@ TAKEN_MODULES = RUNNER_MODULES | (sys.stdlib_module_names - {"test"})
 """Names that a new module at the top of an import path may not take."""
 MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
 
+LOOKS_ONLY = frozenset({"test", "[", "[[", "grep", "egrep", "fgrep", "rg"})
+"""Commands whose operands are the thing that is checked, not a part of the check."""
+
 FREE_TABLES: Mapping[str, frozenset[str]] = {
     "pyproject.toml": frozenset(
         {"project", "build-system", "dependency-groups", "tool.poetry", "tool.uv", "tool.pdm", "tool.setuptools",
@@ -108,9 +112,9 @@ def _translate(glob: str, place: int) -> tuple[str, int]:
     if char == "[":
         end = glob.find("]", place + 2)
         if end > 0:
-            inner = glob[place + 1 : end].replace("\\", r"\\")
+            inner = re.sub(r"([\\\[&~|])", r"\\\1", glob[place + 1 : end])
             inner = "^" + inner[1:] if inner.startswith("!") else inner
-            return f"[{inner}]", end + 1
+            return f"(?!/)[{inner}]", end + 1
     return {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)), place + 1
 
 
@@ -153,19 +157,26 @@ class Protection(Value):
     """The protected set of a goal: exact paths of the base, and names that must stay absent.
 
     Attributes:
-        named: files of the base that the checks' commands name.
         base_files: every file of the base.
+        subfolder: where in the workspace the checks start; "" is the top.
     """
 
     spec: VerificationSpec
     checks: tuple[str, ...]
     base_files: frozenset[str]
+    subfolder: str = ""
 
     @cached_property
     def named(self) -> frozenset[str]:
-        """Files that a check's command names: scripts and tests are part of the check."""
-        words = {word for check in self.checks for word in re.split(r"[\s;&|()<>\"'`=]+", check)}
-        return frozenset(word.removeprefix("./").split("::")[0] for word in words if word)
+        """Files that a check's command names: scripts, tests and expected results are part of the check."""
+        words = {word for check in self.checks for word in _named_words(check)}
+        return frozenset(normpath(join(self.subfolder, word.split("::")[0])) for word in words)
+
+    @property
+    def only_named(self) -> tuple[str, ...]:
+        """Files of the base that nothing but their name in a check protects; the user may not expect it."""
+        found = (path for path in self.named & self.base_files if not matches(path, self.spec.may_change))
+        return tuple(sorted(path for path in found if not self._protected(path, named=False)))
 
     @cached_property
     def base_folders(self) -> frozenset[str]:
@@ -186,9 +197,9 @@ class Protection(Value):
             return Finding(path=path, kind=kind) if self._protected(path) else None
         return self._addition(path)
 
-    def _protected(self, path: str) -> bool:
+    def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
-        return in_test_root(path) or path in self.named or matches(path, globs)
+        return in_test_root(path) or (named and path in self.named) or matches(path, globs)
 
     def _addition(self, path: str) -> Finding | None:
         if matches(path, self.spec.protect) or matches(path, ANYWHERE):
@@ -225,6 +236,14 @@ class Protection(Value):
         return module in self.base_files
 
 
+def _named_words(check: str) -> Iterator[str]:
+    """The words of a check that may name files, without what its commands merely look at."""
+    for command in re.split(r"[;&|\n()`]+|\$\(", check):
+        words = [word for word in re.split(r"[\s<>\"'=]+", command) if word]
+        if not (words and words[0] in LOOKS_ONLY):
+            yield from words
+
+
 def in_test_root(path: str) -> bool:
     """Whether a path is, or lies in, a folder of tests."""
     return any(part in TEST_ROOTS for part in path.casefold().split("/")[:-1])
@@ -254,7 +273,7 @@ def _harness(name: str, content: bytes, free: frozenset[str]) -> dict[str, objec
     text = content.decode("utf-8")
     data = json.loads(text) if name == "package.json" else tomllib.loads(text)
     if not isinstance(data, dict):
-        raise ValueError("not a table")
+        raise ValueError("not a table")  # noqa: TRY004 - content, not a programmer's mistake
     tool = data.pop("tool", {}) if name == "pyproject.toml" else {}
     kept = {key: value for key, value in data.items() if key not in free}
     kept.update({f"tool.{key}": value for key, value in tool.items() if f"tool.{key}" not in free})

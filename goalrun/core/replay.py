@@ -23,6 +23,8 @@ from goalrun.core.events import (
 )
 from goalrun.core.model import GoalSpec, GoalState, OpenTurn, State, TurnRecord, Usage
 
+_OF_A_TURN = (TurnStarted, WorkerFailed, TurnInterrupted, WorkerFinished, VerificationFinished, JudgementFinished)
+
 
 def fold(records: Iterable[Record]) -> GoalState:
     """The state after some records.
@@ -51,6 +53,8 @@ def apply(state: GoalState | None, record: Record) -> GoalState:
         return GoalState(spec=event.spec, created_at=record.at)
     if state is None:
         raise ValueError("the first record must create the goal")
+    if isinstance(event, _OF_A_TURN) and event.turn != len(state.turns) + 1:
+        raise ValueError(f"a record of turn {event.turn} cannot follow {len(state.turns)} turns")
     seconds = max(state.usage.seconds, state.seconds_before + record.elapsed)
     timed = _with(state, usage=_with_seconds(state.usage, seconds))
     return _apply(timed, event)

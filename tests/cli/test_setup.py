@@ -1,0 +1,115 @@
+"""init, doctor, clean, config and demo."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from support import GOOD_WORKER, Program, write
+
+
+@pytest.mark.parametrize(
+    ("files", "check"),
+    [
+        ({"pyproject.toml": "[tool.pytest.ini_options]\n", "tests/test_a.py": ""}, "-m pytest -q"),
+        ({"package.json": json.dumps({"scripts": {"test": "node --test"}})}, "npm test"),
+        ({"Cargo.toml": "[package]\nname = 'x'\n"}, "cargo test"),
+        ({"go.mod": "module x\n"}, "go test ./..."),
+        ({"Makefile": "all:\n\ttrue\ntest: all\n\ttrue\n"}, "make test"),
+    ],
+)
+def test_init_proposes_what_the_project_says(
+    program: Program, tmp_path: Path, files: dict[str, str], check: str
+) -> None:
+    folder = write(tmp_path / "fresh", files)
+    done = program.run("init", "--yes", cwd=folder)
+    assert done.code == 0, done.err
+    written = tomllib.loads((folder / "goalrun.toml").read_text())
+    assert written["checks"][0].endswith(check)
+    again = program.run("init", "--yes", cwd=folder)
+    assert again.code == 2
+    assert "there already" in again.err
+
+
+def test_init_with_nothing_to_go_by_says_so_and_writes_nothing(program: Program, tmp_path: Path) -> None:
+    folder = write(tmp_path / "empty", {"letter.txt": ""})
+    assert program.run("init", "--yes", cwd=folder).code == 2
+    assert program.run("init", cwd=folder).code == 2
+    assert not (folder / "goalrun.toml").exists()
+
+
+def test_what_init_wrote_is_what_start_uses(program: Program, project: Path) -> None:
+    (project / "goalrun.toml").write_text('checks = ["python3 -m unittest discover -s tests"]\n')
+    done = program.run("start", "x", "--worker-cmd", GOOD_WORKER, "--json")
+    assert (done.code, done.json["turns"]) == (0, 1)
+
+
+def test_a_goal_file_holds_a_whole_goal_and_flags_outrank_it(program: Program, tmp_path: Path) -> None:
+    goal = tmp_path / "goal.toml"
+    goal.write_text(
+        'objective = "fix it"\nworker_cmd = "false"\nchecks = ["test -e done.txt"]\n[limits]\nmax_turns = 1\n'
+    )
+    done = program.run("start", "-f", str(goal), "--json")
+    assert (done.code, done.json["objective"], done.json["limits"]["max_turns"]) == (3, "fix it", 1)
+    over = program.run("start", "-f", str(goal), "--worker-cmd", "touch done.txt", "--json")
+    assert over.code == 0
+
+
+def test_doctor_finds_what_is_needed(program: Program) -> None:
+    done = program.run("doctor", "--json")
+    assert done.code == 0
+    found = {finding["what"]: finding["ok"] for finding in done.json["findings"]}
+    assert found["git"] is True
+    assert found["bash"] is True
+    assert found["state folder"] is True
+    program.environment = {"PATH": "/nonexistent"}
+    assert program.run("doctor").code == 11
+
+
+def test_clean_removes_achieved_goals_and_never_one_that_can_be_resumed(program: Program) -> None:
+    program.start(worker="true", check="true")
+    program.start("--max-turns", "1", worker="true", check="false")
+    achieved, limited = sorted(program.goals(), key=lambda goal: str(goal["state"]))
+    dry = program.run("clean", "--dry-run", "--json").json
+    assert dry == {"schema": 1, "removed": [achieved["id"]], "kept": 1, "dry_run": True}
+    assert len(program.goals()) == 2
+    assert program.run("clean", "--older-than", "1h", "--json").json["removed"] == []
+    assert program.run("clean").code == 0
+    assert [goal["id"] for goal in program.goals()] == [limited["id"]]
+
+
+def test_config_says_where_values_come_from(program: Program, project: Path) -> None:
+    write(project, {"goalrun.toml": "[limits]\nmax_turns = 7\n"})
+    found = program.run("config", "--json").json
+    assert found["settings"]["limits"]["max_turns"] == 7
+    assert found["sources"] == {"limits.max_turns": str(project / "goalrun.toml")}
+    assert "limits.max_turns = 7   # " in program.run("config").out
+
+
+def test_the_demo_catches_the_cheat_and_achieves(program: Program) -> None:
+    done = program.run("demo", "--json")
+    assert (done.code, done.json["state"], done.json["turns"]) == (0, "achieved", 2)
+    assert done.json["turn_records"][0]["verification"]["tampering"][0]["path"] == "tests/test_shop.py"
+    told = program.run("demo")
+    assert "it had changed tests/test_shop.py" in told.out
+    assert "achieved" in told.out
+
+
+def test_an_agent_of_the_users_own_in_toml_works_and_reports_blocked_by_a_last_line(
+    program: Program, project: Path
+) -> None:
+    write(
+        project,
+        {
+            "goalrun.toml": "[agents.mine]\n"
+            'command = ["bash", "-c", "test -s {prompt_file} || true; echo working; echo STOP: no key", "{prompt_file}"]\n'
+            'judge = ["false"]\nblocked_line = "STOP:"\n'
+        },
+    )
+    done = program.run("start", "x", "-w", "mine", "-c", "false", "--json")
+    assert (done.code, done.json["state"]) == (6, "blocked")
+    assert "no key" in done.json["detail"]
+
+
+def test_version_imports_nothing_slow(program: Program) -> None:
+    assert program.run("--version").out.startswith("goalrun ")
