@@ -100,7 +100,7 @@ def clean(text: str, limit: int, secrets: Iterable[str] = ()) -> str:
 
 def fenced(text: str, token: str, what: str) -> str:
     """Data between delimiters that the data cannot contain, because the token is fresh."""
-    return f"<{what}-{token}>\n{text.replace(token, '…')}\n</{what}-{token}>"
+    return f"<{what}-{token}>\n{text.replace(token, '...')}\n</{what}-{token}>"
 
 
 def as_json(text: str) -> str:

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from values import GREEN, JUDGE, checked, created, goal, judged, reported, snapshot, turned
+from values import JUDGE, checked, created, goal, judged, reported, snapshot, turned
 
 from goalrun.core.decide import decide
 from goalrun.core.feedback import MAX_FEEDBACK_CHARS, failing_checks, feedback
@@ -10,8 +10,8 @@ from goalrun.core.model import Continue, Tamper, TurnOutcome, VerificationReport
 GOES_ON = Continue(reason="red")
 
 
-def told(verification: VerificationReport, **worker: object) -> str:
-    return feedback(turned(verification=verification, **worker), GOES_ON)
+def told(verification: VerificationReport) -> str:
+    return feedback(turned(verification=verification), GOES_ON)
 
 
 def test_tampered_paths_come_first_then_failing_tests_then_output() -> None:
@@ -57,7 +57,7 @@ def test_the_judge_s_reason_is_passed_on_as_one_line() -> None:
     ("outcome", "words"), [("timeout", "ended after 60 seconds"), ("failed", "exit status 3"), ("ok", "")]
 )
 def test_the_end_of_the_worker_is_told_where_it_was_not_its_own(outcome: str, words: str) -> None:
-    text = told(GREEN, outcome=outcome, exit_code=3)
+    text = feedback(turned(outcome=outcome, exit_code=3), GOES_ON)
     assert words in text
     assert bool(text) == bool(words)
 
