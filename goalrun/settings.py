@@ -112,6 +112,7 @@ class Settings(Value):
     judge: Text | None = None
     judge_cmd: Text | None = None
     judge_only: bool = False
+    worker_isolation: Literal["auto", "off"] = "auto"
     checks: tuple[Text, ...] = ()
     limits: LimitSettings = LimitSettings()
     verification: VerificationSettings = VerificationSettings()

@@ -13,6 +13,7 @@ from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home, home_folder
+from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import CommandJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock
@@ -31,6 +32,7 @@ from goalrun.errors import Interrupted, SpecError, WorkspaceBusy
 from goalrun.loop import GoalLoop, Ports
 
 TOKEN_BYTES = 9
+NAMESPACES = "namespaces"
 
 
 class Session(NamedTuple):
@@ -161,7 +163,8 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         _reap(session, {*dead, spec.id})
         lock.forget_dead()
         journal = _reopened(journal, folder, clock)
-        record, state = journal.append(RunStarted(runner=identity.myself(), limits=how.limits), state)
+        begun = RunStarted(runner=identity.myself(), limits=how.limits, worker_isolation=_isolation(state.spec))
+        record, state = journal.append(begun, state)
         how.reporter.show(record, state)
         ports = _ports(session, folder, state.spec, journal, control, how.reporter, clock)
         return GoalLoop(state, ports).run()
@@ -172,6 +175,12 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     finally:
         lock.release()
         journal.close()
+
+
+def _isolation(spec: GoalSpec) -> str:
+    """How the worker is kept from goalrun: by namespaces, or only by the supervisor, and why."""
+    reason = "it is switched off" if spec.worker_isolation == "off" else probe_isolation()
+    return NAMESPACES if not reason else f"supervisor ({reason})"
 
 
 def _reopened(journal: SqliteJournal, folder: Path, clock: SystemClock) -> SqliteJournal:
@@ -197,6 +206,7 @@ def _ports(
     clock: SystemClock,
 ) -> Ports:
     known = secrets_of(session.environment)
+    hidden = None if _isolation(spec) != NAMESPACES else session.home.path
     # What a killed run was verifying in.
     remove_tree(folder / "verify")
     store = open_store(folder, spec)
@@ -204,7 +214,7 @@ def _ports(
     return Ports(
         journal=journal,
         store=store,
-        worker=CommandWorker(spec, folder, session.environment, known, control.check),
+        worker=CommandWorker(spec, folder, hidden, session.environment, known, control.check),
         verifier=WorktreeVerifier(
             spec, store, folder, choose(spec, session.home.path), session.environment, known, control.check
         ),

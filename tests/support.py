@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 DEADLINE_SECONDS = 30.0
 PYTHON = shlex.quote(sys.executable)
@@ -74,6 +77,16 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
         if time.monotonic() > end:
             raise AssertionError(f"never happened: {what}")
         time.sleep(0.01)
+
+
+def running(marker: str) -> list[int]:
+    """The processes whose command line holds a marker, whatever namespace they are in."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if marker in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 @dataclass

@@ -119,6 +119,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "umask": command.umask,
         "status": str(command.status) if command.status else None,
         "status_fd": STATUS_FD,
+        "launcher": os.path.realpath(command.argv[0]) if command.status else "",
     }
     supervisor = subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR)],

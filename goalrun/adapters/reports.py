@@ -15,7 +15,7 @@ from goalrun.core.model import TestCounts
 
 MAX_REPORT_BYTES = 64 << 20
 MAX_FAILING = 200
-_COMPOUND = re.compile(r"[;&|<>$`(){}\n\\]")
+_COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#]")
 
 
 class Found(NamedTuple):
@@ -62,7 +62,7 @@ def _runs_pytest(command: str) -> bool:
         return False
     while words and re.fullmatch(r"\w+=.*", words[0]):
         words.pop(0)
-    if not words:
+    if not words or "--" in words:
         return False
     program = Path(words[0]).name
     if re.fullmatch(r"python[\d.]*", program):

@@ -368,7 +368,9 @@ class Supervision:
         self.kill_at = time.monotonic() + grace
         for pid in descendants():
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGTERM)
+                # A launcher that is told to end takes everything inside with it, untold.
+                if not LINUX or os.readlink(f"/proc/{pid}/exe") != self.order["launcher"]:
+                    os.kill(pid, signal.SIGTERM)
 
     def drain_rest(self) -> None:
         """What is still in the pipes, now that nobody can write any more."""

@@ -108,7 +108,7 @@ class WorktreeVerifier:
         report = reports.prepare(command, place.reports, inside.reports)
         finished = self._run(report.command, place, output, on_process)
         found = report.read()
-        outcome, reason = _judge_check(finished, found, self._spec.limits.check_timeout)
+        outcome, reason = _judge_check(finished, report, found, self._spec.limits.check_timeout)
         text = read_bounded(output, EXCERPT_CHARS, EXCERPT_CHARS * 4).replace(str(place.top), self._spec.workspace)
         return CheckResult(
             command=command,
@@ -147,7 +147,9 @@ class WorktreeVerifier:
         )
 
 
-def _judge_check(finished: process.Finished, found: reports.Found | None, limit: float) -> tuple[OUTCOMES, str]:
+def _judge_check(
+    finished: process.Finished, report: reports.Report, found: reports.Found | None, limit: float
+) -> tuple[OUTCOMES, str]:
     """The outcome of a check: exit status and report have to agree that it passed."""
     counted = f"; {found.counts.failed} tests failed" if found and found.counts.failed else ""
     if finished.timed_out:
@@ -156,6 +158,9 @@ def _judge_check(finished: process.Finished, found: reports.Found | None, limit:
         return "fail", f"ended by signal {-finished.exit_code}{counted}"
     if finished.exit_code != 0:
         return "fail", f"exit status {finished.exit_code}{counted}"
+    if found is None and report.path is not None:
+        # `os._exit(0)` in the code under test ends the test program like this.
+        return "fail", "exit status 0, but it left no report that can be read"
     if found is not None and found.counts.failed:
         return "fail", f"exit status 0, but its report says that {found.counts.failed} tests failed"
     if found is not None and found.counts.passed == 0:

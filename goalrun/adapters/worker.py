@@ -9,6 +9,7 @@ from pathlib import Path
 from goalrun.adapters import process
 from goalrun.adapters.files import private_folder, read_bounded, remove_tree, write_whole
 from goalrun.adapters.identity import GOAL_VARIABLE
+from goalrun.adapters.isolation import isolated
 from goalrun.core.evidence import clean, one_line
 from goalrun.core.model import GoalSpec, WorkerReport
 from goalrun.core.ports import OnProcess
@@ -27,18 +28,24 @@ def shell_worker(command: str) -> tuple[str, ...]:
 
 
 class CommandWorker:
-    """Runs a command line in the workspace, with the user's own environment."""
+    """Runs a command line in the workspace, with the user's own environment.
+
+    Args:
+        hidden: the state folder, which the worker gets to see empty, among processes of its own; None does neither.
+    """
 
     def __init__(
         self,
         spec: GoalSpec,
         folder: Path,
+        hidden: Path | None,
         environment: Mapping[str, str],
         secrets: tuple[str, ...],
         poll: Callable[[], None],
     ) -> None:
         self._spec = spec
         self._folder = folder
+        self._hidden = hidden
         self._environment = environment
         self._secrets = secrets
         self._poll = poll
@@ -48,6 +55,9 @@ class CommandWorker:
         start = Path(self._spec.workspace) / self._spec.subfolder
         if not start.is_dir():
             raise WorkerUnavailable(f"the folder that the worker starts in is gone: {start}")
+        program = self._spec.worker.command[0]
+        if shutil.which(program, path=self._environment.get("PATH")) is None:
+            raise WorkerUnavailable(f"worker {self._spec.worker.name}: {program} is not on PATH")
         output = private_folder(self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}")
         write_whole(output / "prompt.md", prompt)
         # The worker gets a copy: it has no business in the state folder.
@@ -55,9 +65,10 @@ class CommandWorker:
         try:
             prompt_file = outside / "prompt.md"
             write_whole(prompt_file, prompt)
+            argv = self._argv(prompt, prompt_file)
             finished = process.run(
                 process.Command(
-                    argv=self._argv(prompt, prompt_file),
+                    argv=argv if self._hidden is None else isolated(argv, start, self._hidden),
                     cwd=start,
                     env=self._worker_environment(turn, prompt_file),
                     stdin=prompt_file,
@@ -65,6 +76,7 @@ class CommandWorker:
                     stderr=output / "stderr",
                     timeout=timeout,
                     secrets=self._secrets,
+                    status=None if self._hidden is None else output / "status",
                 ),
                 lambda identity: on_process("worker", identity),
                 self._poll,

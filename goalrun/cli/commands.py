@@ -97,6 +97,12 @@ def start(
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
+    worker_isolation: Annotated[
+        str | None,
+        typer.Option(
+            "--worker-isolation", metavar="auto|off", help="auto: hide goalrun's state and processes from it."
+        ),
+    ] = None,
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
     max_usd: MaxUsd = None,
@@ -114,7 +120,8 @@ def start(
 
     flags = running.flags(
         worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
-        judge_only=judge_only or None, protect=protect, may_change=may_change, pass_env=pass_env,
+        judge_only=judge_only or None, worker_isolation=worker_isolation,
+        protect=protect, may_change=may_change, pass_env=pass_env,
         verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox,
         require_sandbox=require_sandbox or None, network=network or None, max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,

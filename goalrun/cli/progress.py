@@ -88,6 +88,7 @@ def _started(state: GoalState, stream: IO[str]) -> list[str]:
         f"  workspace {one_line(spec.workspace, 400)}",
         f"  worker {spec.worker.name}; judge {spec.judge.name if spec.judge else 'none'}; limits {', '.join(budget)}",
         f"  checks{live}: {checks}",
+        f"  worker isolation: {state.worker_isolation}",
     ]
 
 

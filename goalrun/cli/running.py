@@ -37,6 +37,7 @@ from goalrun.wiring import (
     workspace_here,
 )
 
+TOP_LEVEL = ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only", "worker_isolation")
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""
 
@@ -69,7 +70,7 @@ def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several 
     checking = (
         "protect", "may_change", "pass_env", "protected_edits", "sandbox", "require_sandbox", "network",
     )  # fmt: skip
-    data: dict[str, Any] = {key: given.get(key) for key in ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only")}
+    data: dict[str, Any] = {key: given.get(key) for key in TOP_LEVEL}
     data["checks"] = given.get("checks")
     data["limits"] = _given({key: given.get(key) for key in limits})
     verification = {key: given.get(key) for key in checking}

@@ -80,6 +80,7 @@ def make_spec(
             limits=settings.limits.limits(),
             verification=VerificationSpec(**verification.model_dump(), path=path),
             force=force,
+            worker_isolation=settings.worker_isolation,
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure

@@ -34,11 +34,13 @@ class RunStarted(Value):
 
     Attributes:
         limits: the limits from now on, when a resume changed them.
+        worker_isolation: ``namespaces``, or why it is only ``supervisor``.
     """
 
     kind: Literal["run_started"] = "run_started"
     runner: ProcessIdentity
     limits: Limits | None = None
+    worker_isolation: str = ""
 
 
 class BaseTaken(Value):

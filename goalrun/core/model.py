@@ -148,6 +148,7 @@ class GoalSpec(Value):
         subfolder: where in it worker and checks start; "" is the top.
         judge: None means that the checks alone decide.
         force: run the worker even where the base already passes.
+        worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
     """
 
     id: Text
@@ -160,6 +161,7 @@ class GoalSpec(Value):
     limits: Limits = Limits()
     verification: VerificationSpec = VerificationSpec()
     force: bool = False
+    worker_isolation: Literal["auto", "off"] = "auto"
 
     @model_validator(mode="after")
     def _somebody_decides(self) -> Self:
@@ -361,6 +363,7 @@ class GoalState(Value):
     spec: GoalSpec
     status: State = State.RUNNING
     detail: str = ""
+    worker_isolation: str = ""
     created_at: str = ""
     base: Snapshot | None = None
     base_verification: VerificationReport | None = None

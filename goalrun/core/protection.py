@@ -272,9 +272,9 @@ def is_mixed_manifest(path: str) -> bool:
 def _harness(name: str, content: bytes, free: frozenset[str]) -> dict[str, object]:
     text = content.decode("utf-8")
     data = json.loads(text) if name == "package.json" else tomllib.loads(text)
-    if not isinstance(data, dict):
+    tool = data.pop("tool", {}) if name == "pyproject.toml" and isinstance(data, dict) else {}
+    if not isinstance(data, dict) or not isinstance(tool, dict):
         raise ValueError("not a table")  # noqa: TRY004 - content, not a programmer's mistake
-    tool = data.pop("tool", {}) if name == "pyproject.toml" else {}
     kept = {key: value for key, value in data.items() if key not in free}
     kept.update({f"tool.{key}": value for key, value in tool.items() if f"tool.{key}" not in free})
     if name == "cargo.toml" and isinstance(data.get("package"), dict):

@@ -126,6 +126,7 @@ def _run_started(state: GoalState, event: RunStarted) -> GoalState:
         spec=spec,
         status=State.RUNNING,
         detail="",
+        worker_isolation=event.worker_isolation,
         seconds_before=state.usage.seconds,
         fresh_from=len(state.turns) if resumed_stuck else state.fresh_from,
         processes=(),

@@ -31,6 +31,7 @@ def head(state: GoalState) -> Json:
         "limits": state.spec.limits.model_dump(mode="json"),
         "usage": _usage(state.usage),
         "sandbox": _sandbox(state),
+        "worker_isolation": state.worker_isolation or None,
         "verdict": _verdict(state),
         "base": _snapshot(state.base),
         "base_verification": verification(state.base_verification) if state.base_verification else None,

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -18,16 +17,16 @@ GOAL = "g-20260101-abcdefghi"
 REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
 
 
-def goal_spec(workspace: Path, **changes: Any) -> GoalSpec:
+def goal_spec(workspace: Path, **changes: object) -> GoalSpec:
     """A goal about a workspace, with everything but ``changes`` as plain as can be."""
-    plain: dict[str, Any] = {
+    plain: dict[str, object] = {
         "id": GOAL,
         "objective": "make tests pass",
         "workspace": str(workspace),
         "worker": WorkerSpec(name="command", command=("true",)),
         "checks": ("true",),
     }
-    return GoalSpec(**{**plain, **changes})
+    return GoalSpec.model_validate({**plain, **changes})
 
 
 def store_of(spec: GoalSpec, folder: Path) -> GitStore:
@@ -72,7 +71,7 @@ def fingerprint(top: Path) -> dict[str, tuple[int, int, str]]:
         for name in (*names, *files):
             path = Path(folder, name)
             status = path.lstat()
-            content = os.readlink(path) if path.is_symlink() else ""
+            content = str(path.readlink()) if path.is_symlink() else ""
             if stat.S_ISREG(status.st_mode):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
             found[str(path)] = (status.st_mode, status.st_mtime_ns, content)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -236,7 +235,7 @@ def test_processes_that_keep_forking_are_all_ended(tmp_path: Path) -> None:
 
 # Secrets
 
-SECRET = "SEKRET7QXZ-9"
+SECRET = "SEKRET7QXZ-9"  # noqa: S105 - of nobody
 LONG_SECRET = "LONG" + "QXZW" * 12
 
 
@@ -328,7 +327,8 @@ import os, sys
 from pathlib import Path
 from goalrun.adapters.process import Command, run
 folder = Path(sys.argv[1])
-command = Command(argv=("bash", "-c", sys.argv[2]), cwd=folder, env=dict(os.environ), stdout=folder / "out", timeout=300)
+argv, output = ("bash", "-c", sys.argv[2]), folder / "out"
+command = Command(argv=argv, cwd=folder, env=dict(os.environ), stdout=output, timeout=300)
 run(command, lambda identity: (folder / "supervised").write_text("yes"), lambda: None)
 """
 
@@ -466,7 +466,7 @@ def test_reaping_spares_the_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reap([myself()], "g-mine") == 0
 
 
-def test_a_zombie_is_not_alive(tmp_path: Path) -> None:
+def test_a_zombie_is_not_alive() -> None:
     with subprocess.Popen(["bash", "-c", "read"], stdin=subprocess.PIPE) as child:
         identity = identify(child.pid)
         assert is_alive(identity)

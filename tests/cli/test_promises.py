@@ -4,6 +4,7 @@ import hashlib
 import os
 import shlex
 import signal
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,11 +17,17 @@ from support import (
     Program,
     finish,
     git,
+    running,
     script,
     shop,
     wait_until,
     write,
 )
+
+
+def running_as(command: str) -> list[int]:
+    """Processes with exactly this command line."""
+    return [pid for pid in running(command) if " ".join(psutil.Process(pid).cmdline()) == command]
 
 
 def everything_below(folder: Path, leave_out: str = "") -> dict[str, str]:
@@ -30,7 +37,7 @@ def everything_below(folder: Path, leave_out: str = "") -> dict[str, str]:
         name = str(path.relative_to(folder))
         if leave_out and (name == leave_out or name.startswith(leave_out + "/")):
             continue
-        content = os.readlink(path) if path.is_symlink() else ""
+        content = str(path.readlink()) if path.is_symlink() else ""
         if path.is_file() and not path.is_symlink():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         found[name] = f"{path.lstat().st_mode:o} {content}"
@@ -38,7 +45,7 @@ def everything_below(folder: Path, leave_out: str = "") -> dict[str, str]:
 
 
 def test_a_worker_that_weakens_the_test_never_achieves_and_one_that_fixes_the_code_does(
-    program: Program, project: Path, tmp_path: Path
+    program: Program, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -121,16 +128,15 @@ def test_a_base_that_passes_is_achieved_before_anybody_is_paid(program: Program,
     assert marker.exists()
 
 
-def test_what_a_worker_left_running_is_gone_when_checks_run(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["auto", "off"])
+def test_what_a_worker_left_running_is_gone_when_checks_run(program: Program, tmp_path: Path, isolation: str) -> None:
     """The orphan leaves its session, forks twice and drops its environment; it would fix the code later."""
     alive = tmp_path / "alive"
     orphan = f"setsid env -i bash -c '(while :; do date +%N > {alive}; sleep 0.05; done) &' > /dev/null 2>&1 &"
-    done = program.start(
-        "--max-turns", "1", "--json", worker=f"{orphan} while [ ! -e {alive} ]; do sleep 0.02; done", check="false"
-    )
-    assert done.code == 3
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(alive) in " ".join(p.info["cmdline"] or [])]
-    assert left == []
+    worker = f"{orphan} while [ ! -e {alive} ]; do sleep 0.02; done"
+    arguments = ("--worker-isolation", isolation, "--max-turns", "1", "--json")
+    assert program.start(*arguments, worker=worker, check="false").code == 3
+    assert running(str(alive)) == []
 
 
 def test_two_goals_in_one_workspace_run_one_after_the_other_under_all_its_names(
@@ -145,11 +151,15 @@ def test_two_goals_in_one_workspace_run_one_after_the_other_under_all_its_names(
     first = program.spawn("start", "x", "--worker-cmd", slow, "-c", "false", "--max-turns", "1")
     wait_until(history.exists, "the first worker began")
     names = [link, project / "sub"]
+
+    def queued(count: int) -> bool:
+        return len(list((program.home / "locks").glob("0*.json"))) == count
+
     others = []
     for number, place in enumerate(names, start=2):
         quick = f"echo begin {number} >> {history}; echo end {number} >> {history}"
         others.append(program.spawn("start", "x", "--worker-cmd", quick, "-c", "false", "--max-turns", "1", cwd=place))
-        wait_until(lambda n=number: len(list((program.home / "locks").glob("0*.json"))) == n, "it has queued")
+        wait_until(partial(queued, number), "it has queued")
     refused = program.run("start", "x", "--worker-cmd", "true", "-c", "false", "--no-wait", cwd=link)
     assert refused.code == 8
     assert "workspace busy" in refused.err
@@ -176,63 +186,76 @@ def test_a_parent_folder_of_a_live_workspace_is_busy_too(program: Program, tmp_p
     assert refused.code == 8
 
 
+@pytest.mark.parametrize("isolation", ["auto", "off"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_pauses_and_the_worker_is_told_first(program: Program, tmp_path: Path, number: int) -> None:
+def test_a_signal_pauses_and_the_worker_is_told_first(
+    program: Program, tmp_path: Path, number: int, isolation: str
+) -> None:
     told, begun = tmp_path / "told", tmp_path / "begun"
     worker = script(
         tmp_path / "worker.py",
-        "import pathlib, signal, sys, time, os\n"
+        "import pathlib, signal, sys, time\n"
         f"def stop(*_):\n    pathlib.Path({str(told)!r}).touch(); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
         "pathlib.Path('half.txt').write_text('half done')\n"
-        f"pathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
         "while True: time.sleep(0.05)\n",
     )
-    process = program.spawn("start", "x", "--worker-cmd", worker, "-c", "test -e done.txt", "--json")
-    wait_until(lambda: begun.exists() and begun.read_text(), "the worker began")
+    arguments = ("--worker-cmd", worker, "-c", "test -e done.txt", "--json", "--worker-isolation", isolation)
+    process = program.spawn("start", "x", *arguments)
+    wait_until(begun.exists, "the worker began")
     process.send_signal(number)
     done = finish(process)
     assert (done.code, done.json["state"]) == (130, "paused")
     assert told.exists()
-    assert not psutil.pid_exists(int(begun.read_text()))
-    goal = done.json["id"]
+    assert running(str(tmp_path / "worker.py")) == []
     prompt = tmp_path / "prompt"
-    script(tmp_path / "worker.py", f"import sys, pathlib\npathlib.Path({str(prompt)!r}).write_text(sys.stdin.read())\n"
-           "assert pathlib.Path('half.txt').exists()\npathlib.Path('done.txt').touch()\n")  # fmt: skip
-    resumed = program.run("resume", goal, "--json")
+    script(
+        tmp_path / "worker.py",
+        f"import sys, pathlib\npathlib.Path({str(prompt)!r}).write_text(sys.stdin.read())\n"
+        "assert pathlib.Path('half.txt').exists()\npathlib.Path('done.txt').touch()\n",
+    )
+    resumed = program.run("resume", done.json["id"], "--json")
     assert (resumed.code, resumed.json["state"], resumed.json["turns"]) == (0, "achieved", 1)
     assert "cut before" in prompt.read_text()
 
 
+@pytest.mark.parametrize("isolation", ["auto", "off"])
 def test_stop_from_another_shell_ends_the_worker_and_everything_that_it_started(
-    program: Program, tmp_path: Path
+    program: Program, tmp_path: Path, isolation: str
 ) -> None:
-    pids = tmp_path / "pids"
-    # Ignores being told, and has a child in a session of its own.
-    worker = f"trap '' TERM; setsid sleep 1000 & echo $$ $! > {pids}; while :; do sleep 0.05; done"
-    process = program.spawn("start", "x", "--worker-cmd", worker, "-c", "false", "--json")
-    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the worker began")
+    begun = tmp_path / "begun"
+    # It ignores being told, and has a child in a session of its own.
+    worker = f"trap '' TERM; setsid tail -f /dev/null {begun} & touch {begun}; while :; do sleep 0.05; done"
+    arguments = ("--worker-cmd", worker, "-c", "false", "--json", "--worker-isolation", isolation)
+    process = program.spawn("start", "x", *arguments)
+    wait_until(lambda: running_as(f"tail -f /dev/null {begun}"), "its child began")
     asked = program.run("stop", "--json")
-    alive = [pid for pid in map(int, pids.read_text().split()) if psutil.pid_exists(pid)]
+    alive = running_as(f"tail -f /dev/null {begun}")
     done = finish(process)
     assert (asked.code, asked.json["state"]) == (0, "stopped")
     assert alive == []
     assert (done.code, done.json["state"]) == (7, "stopped")
 
 
-def test_killing_goalrun_leaves_no_worker_frees_the_lock_and_loses_no_turn(program: Program, tmp_path: Path) -> None:
-    pids, runs = tmp_path / "pids", tmp_path / "runs"
+@pytest.mark.parametrize("isolation", ["auto", "off"])
+def test_killing_goalrun_leaves_no_worker_frees_the_lock_and_loses_no_turn(
+    program: Program, tmp_path: Path, isolation: str
+) -> None:
+    begun, runs = tmp_path / "begun", tmp_path / "runs"
+    child = f"tail -f /dev/null {begun}"
     worker = (
         f"echo $GOALRUN_TURN >> {runs}; "
-        f"if [ $GOALRUN_TURN = 2 ] && [ ! -e {pids} ]; then echo half > half.txt; "
-        f"(setsid sleep 1000 > /dev/null 2>&1 & echo $$ $! > {pids}); while :; do sleep 0.05; done; "
+        f"if [ $GOALRUN_TURN = 2 ] && [ ! -e {begun} ]; then echo half > half.txt; touch {begun}; "
+        f"setsid {child} > /dev/null 2>&1 & while :; do sleep 0.05; done; "
         f"elif [ $GOALRUN_TURN = 2 ]; then touch done.txt; else date +%N > note.txt; fi"
     )
-    process = program.spawn("start", "x", "--worker-cmd", worker, "-c", "test -e done.txt")
-    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "turn 2 works")
+    arguments = ("--worker-cmd", worker, "-c", "test -e done.txt", "--worker-isolation", isolation)
+    process = program.spawn("start", "x", *arguments)
+    wait_until(lambda: running_as(child), "turn 2 works")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split()), "everything is gone")
+    wait_until(lambda: not running(str(begun)), "everything is gone")
     goal = program.goals()[0]
     assert (goal["state"], goal["turns"], goal["pid"]) == ("interrupted", 1, None)
     other = program.run("start", "y", "--worker-cmd", "true", "-c", "true", "--no-wait")
@@ -258,8 +281,8 @@ def test_checks_see_the_snapshot_and_nothing_that_the_worker_left_outside_of_it(
 def printed_by_check(program: Program) -> str:
     """What the first check of the newest goal's first turn printed."""
     goal = program.goals()[0]
-    output = goal["turn_records"][0]["verification"]["checks"][0]["output"]
-    return (program.home / "goals" / goal["id"] / output).read_text()
+    output: str = goal["turn_records"][0]["verification"]["checks"][0]["output"]
+    return Path(program.home, "goals", goal["id"], output).read_text()
 
 
 @pytest.mark.parametrize("level", ["auto", "process"])
@@ -276,8 +299,8 @@ def test_the_checks_environment_is_built_from_nothing(program: Program, level: s
     assert [line.strip() for line in lines if line.startswith("home:")] == ["home:"]
 
 
-def test_a_secret_of_the_environment_is_written_nowhere(program: Program, tmp_path: Path) -> None:
-    secret = "tops3cret-v4lue-998877"
+def test_a_secret_of_the_environment_is_written_nowhere(program: Program) -> None:
+    secret = "tops3cret-v4lue-998877"  # noqa: S105 - made up
     program.environment = {"SOME_TOKEN": secret}
     worker = "echo the token is $SOME_TOKEN; echo $SOME_TOKEN > leaked.txt; exit 75"
     done = program.start("--max-turns", "1", worker=worker, check="cat leaked.txt; false")

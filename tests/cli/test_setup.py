@@ -102,7 +102,7 @@ def test_an_agent_of_the_users_own_in_toml_works_and_reports_blocked_by_a_last_l
         project,
         {
             "goalrun.toml": "[agents.mine]\n"
-            'command = ["bash", "-c", "test -s {prompt_file} || true; echo working; echo STOP: no key", "{prompt_file}"]\n'
+            'command = ["bash", "-c", "test -s $0 && echo working; echo STOP: no key", "{prompt_file}"]\n'
             'judge = ["false"]\nblocked_line = "STOP:"\n'
         },
     )

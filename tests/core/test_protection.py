@@ -41,9 +41,9 @@ def found(
 
 PROTECTED = [
     # Tests and their data
-    "tests/test_shop.py", "tests/data/a.json", "a/b/__tests__/x.ts", "test/unit.rb", "spec/a_spec.rb", "testdata/golden",
-    "pkg/__snapshots__/x.snap", "e2e/login.ts", "src/test_x.py", "src/x_test.py", "src/x_test.go", "src/x.test.tsx",
-    "src/x.spec.mjs", "out.golden",
+    "tests/test_shop.py", "tests/data/a.json", "a/b/__tests__/x.ts", "test/unit.rb", "spec/a_spec.rb",
+    "testdata/golden", "pkg/__snapshots__/x.snap", "e2e/login.ts", "src/test_x.py", "src/x_test.py", "src/x_test.go",
+    "src/x.test.tsx", "src/x.spec.mjs", "out.golden",
     # Python
     "conftest.py", "src/conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sub/pyproject.toml",
     "noxfile.py", ".coveragerc", "mypy.ini", "ruff.toml", ".flake8", "sitecustomize.py", "x.pth", "requirements.txt",

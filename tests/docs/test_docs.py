@@ -1,7 +1,9 @@
 """What the documentation says is true: commands, options, codes, keys, links, and the examples themselves."""
 
+import os
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -17,10 +19,12 @@ from goalrun.settings import AgentSettings, Settings
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-FOREIGN_OPTIONS = {"--git-dir", "--output-format", "--permission-mode", "--stat"}
+FOREIGN_OPTIONS = {"--git", "--git-dir", "--output-format", "--permission-mode", "--stat"}
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5
 EXAMPLE_SECONDS = 100
+NO_STATE = "\N{EN DASH}"
+"""Stands in the table of exit codes where no state belongs to a code."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^<!-- test: run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -142,8 +146,8 @@ def test_every_command_and_option_is_in_the_command_line_page() -> None:
 
 def test_the_exit_code_table_is_the_programs() -> None:
     rows = table(read("docs/cli.md"), "States and exit codes")
-    assert {State(state): int(code) for state, code, *_ in rows if state != "–"} == dict(EXIT_CODES)
-    others = {int(code) for state, code, *_ in rows if state == "–"}
+    assert {State(state): int(code) for state, code, *_ in rows if state != NO_STATE} == dict(EXIT_CODES)
+    others = {int(code) for state, code, *_ in rows if state == NO_STATE}
     assert others == {1, 2, WorkspaceBusy.exit_code, 12, 13}
 
 
@@ -177,15 +181,16 @@ def test_there_are_examples_to_run() -> None:
 
 @pytest.mark.parametrize(("place", "block"), examples(), ids=[place for place, _ in examples()])
 def test_examples_run(place: str, block: str, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, command in {"goalrun": f"{PYTHON} -P -m goalrun", "python3": PYTHON, "python": PYTHON}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
-        (programs / name).chmod(0o755)
+    goalrun = tmp_path / "bin" / "goalrun"
+    goalrun.parent.mkdir()
+    goalrun.write_text(f'#!/bin/sh\nexec {PYTHON} -P -m goalrun "$@"\n', encoding="utf-8")
+    goalrun.chmod(0o755)
     folder = tmp_path / "example"
     folder.mkdir()
     environment = Program(home=tmp_path / "state", cwd=folder).env()
-    environment |= {"PATH": f"{programs}:{environment['PATH']}", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    # Checks see the folders on PATH: the interpreter's own is one of them.
+    path = os.pathsep.join((str(goalrun.parent), str(Path(sys.executable).parent), environment["PATH"]))
+    environment |= {"PATH": path, "GIT_CONFIG_GLOBAL": "/dev/null"}
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", block],
         cwd=folder,
