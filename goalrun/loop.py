@@ -169,7 +169,7 @@ class GoalLoop:
         if self.state.base_verification is not None or not self.state.spec.checks or self.state.base is None:
             return
         base = self.state.base
-        report = self._retrying(lambda: self._ports.verifier.verify(base, "base", self._on_process))
+        report = self._retrying(lambda: self._ports.verifier.verify_base(base, self._on_process))
         judgement = None
         passes = verified(self.state.spec, report)
         if passes and not self.state.spec.force and self._ports.judge is not None:

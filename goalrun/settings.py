@@ -87,6 +87,7 @@ class VerificationSettings(Value):
     sandbox: Literal["auto", "bwrap", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    baseline: bool = True
 
 
 class AgentSettings(Value):

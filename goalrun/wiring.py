@@ -5,23 +5,25 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from goalrun.adapters import git, identity
+from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.files import remove_tree
+from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import CommandJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.process import spawn_detached
-from goalrun.adapters.sandbox import choose
+from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import WorktreeVerifier
-from goalrun.adapters.views import JOURNAL
+from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.adapters.worker import CommandWorker
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
@@ -159,7 +161,8 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     lock = WorkspaceLock(session.home.path, workspace, spec.id)
     journal = SqliteJournal(folder / JOURNAL, clock)
     try:
-        dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=how.on_wait)
+        dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=partial(_tell_wait, folder, how))
+        (folder / WAITING).unlink(missing_ok=True)
         _reap(session, {*dead, spec.id})
         lock.forget_dead()
         journal = _reopened(journal, folder, clock)
@@ -173,8 +176,14 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         ended = State.STOPPED if asked.verb == "stop" else State.PAUSED
         return journal.append(GoalStopped(state=ended, detail=str(asked)), state)[1]
     finally:
+        (folder / WAITING).unlink(missing_ok=True)
         lock.release()
         journal.close()
+
+
+def _tell_wait(folder: Path, how: Running, message: str) -> None:
+    write_whole(folder / WAITING, message)
+    how.on_wait(message)
 
 
 def _isolation(spec: GoalSpec) -> str:
@@ -215,9 +224,7 @@ def _ports(
         journal=journal,
         store=store,
         worker=CommandWorker(spec, folder, hidden, session.environment, known, control.check),
-        verifier=WorktreeVerifier(
-            spec, store, folder, choose(spec, session.home.path), session.environment, known, control.check
-        ),
+        verifier=open_verifier(session, folder, spec, store, control.check),
         judge=CommandJudge(spec, spec.judge, folder, session.environment, known, control.check) if spec.judge else None,
         control=control,
         reporter=reporter,
@@ -225,6 +232,20 @@ def _ports(
         new_token=lambda: secrets.token_urlsafe(TOKEN_BYTES),
         redact=lambda text: redact(text, known),
     )
+
+
+def open_verifier(
+    session: Session, folder: Path, spec: GoalSpec, store: GitStore, poll: Callable[[], None]
+) -> WorktreeVerifier:
+    """What runs the checks of a goal, at the level that it asks for.
+
+    Raises:
+        SpecError: that level cannot be had.
+    """
+    sandbox = choose(spec, session.home.path) if spec.verification.worktree else ProcessSandbox()
+    known = secrets_of(session.environment)
+    runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
+    return WorktreeVerifier(spec, store, folder, runner, sandbox.level)
 
 
 def open_store(folder: Path, spec: GoalSpec) -> GitStore:

@@ -6,6 +6,7 @@
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -31,7 +32,9 @@ def home_folder() -> Path:
         return Path(named).expanduser().absolute()
     import platformdirs
 
-    return Path(platformdirs.user_state_path("goalrun"))
+    folder = Path(platformdirs.user_state_path("goalrun"))
+    # macOS has one folder for configuration and state.
+    return folder / "state" if sys.platform == "darwin" else folder
 
 
 class Home:

@@ -44,6 +44,9 @@ class SqliteJournal:
         new = not path.exists()
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
+            if not new:
+                # Before anything is set: what is not ours stays as it is.
+                require_format(self._db, path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             if new:
@@ -51,8 +54,6 @@ class SqliteJournal:
                 self._db.executescript(
                     f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA} COMMIT;"
                 )
-            else:
-                require_format(self._db, path)
             row = self._db.execute("SELECT seq, digest FROM record ORDER BY seq DESC LIMIT 1").fetchone()
         except sqlite3.Error as failure:
             raise broken(path, failure) from failure

@@ -308,9 +308,27 @@ class GitStore:
 
     def materialise(self, tree: str, folder: Path) -> None:
         """Write a tree's files, exact bytes and modes, into an empty folder."""
-        index = {"GIT_INDEX_FILE": str(folder.with_name(folder.name + ".index"))}
-        self._git(["read-tree", tree], index)
-        self._git(["checkout-index", "--all", "--force", f"--prefix={folder}/"], index)
+        env = self._worktree(folder)
+        git.checked(["read-tree", tree], folder, env)
+        git.checked(["checkout-index", "--all", "--force", "--index"], folder, env)
+
+    def changed_while_checked(self, folder: Path) -> list[Tamper]:
+        """Protected paths that the checks, or what they ran, changed in a materialised worktree.
+
+        Its index lies outside of it, so nothing in there can make git look away.
+        """
+        env = self._worktree(folder)
+        git.run(["update-index", "-q", "--refresh"], folder, env)
+        listing = git.checked(["diff-files", "--raw", "-z", "--no-renames"], folder, env)
+        changed = [Change(path=entry.shown, before=True, after=_exists(entry.after)) for entry in entries(listing)]
+        new = git.checked(["ls-files", "-z", "--others", "--", "."], folder, env).split(b"\0")
+        changed += [Change(path=shown(path), before=False, after=True) for path in new if path]
+        protection = self.protection()
+        return [Tamper(path=change.path, kind="escaped") for change in changed if protection.escaped(change)]
+
+    def _worktree(self, folder: Path) -> dict[str, str]:
+        index = str(folder.with_name(folder.name + ".index"))
+        return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index})
 
     def diff(self, snapshot: Snapshot, limit: int) -> str:
         """The patch from the base, at most about ``limit`` characters: the list of files is never cut away."""

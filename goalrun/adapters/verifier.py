@@ -1,171 +1,185 @@
-"""Runs the checks on exactly a snapshot: a clean worktree, protected paths as in the base, nothing else around it."""
+"""Verifies exactly a snapshot: clean worktrees, protected paths as in the base, a floor of tests, a canary."""
 
+import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Literal
 
-from goalrun.adapters import process, reports
-from goalrun.adapters.environment import check_environment
-from goalrun.adapters.files import private_folder, read_bounded, remove_tree
-from goalrun.adapters.identity import GOAL_VARIABLE
-from goalrun.adapters.sandbox import Place, ProcessSandbox, Sandbox
-from goalrun.adapters.store import GitStore
-from goalrun.core.evidence import clean
-from goalrun.core.model import CheckResult, GoalSpec, Snapshot, VerificationReport
+from goalrun.adapters import baseline
+from goalrun.adapters.baseline import Baseline, CheckBaseline
+from goalrun.adapters.checks import CheckRunner, Ran
+from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.sandbox import Place
+from goalrun.adapters.store import GitStore, Plan
+from goalrun.core.evidence import one_line
+from goalrun.core.model import CheckResult, GoalSpec, Snapshot, Tamper, VerificationReport
 from goalrun.core.ports import OnProcess
 from goalrun.errors import EnvironmentFailure
 
-EXCERPT_CHARS = 6_000
 LIVE = "live"
 """What the level is called when checks run in the workspace itself: the worker's reach is theirs."""
-OUTCOMES = Literal["pass", "fail", "timeout"]
+EXIT_STATUS_ALONE = "judged by exit status alone"
+TOKEN_LETTERS = "abcdefghijkmnopqrstuvwxyz"  # noqa: S105 - no password
 
 
 class WorktreeVerifier:
     """Verifies snapshots of one goal.
 
     Args:
-        sandbox: the level at which checks run.
-        environment: the user's own, of which checks get only what the goal names.
-        secrets: values that must not be written down.
-        poll: see ``process.run``.
+        level: what the runner's sandbox is called.
+        folder: the goal's folder.
     """
 
-    def __init__(
-        self,
-        spec: GoalSpec,
-        store: GitStore,
-        folder: Path,
-        sandbox: Sandbox,
-        environment: Mapping[str, str],
-        secrets: tuple[str, ...],
-        poll: Callable[[], None],
-    ) -> None:
+    def __init__(self, spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, level: str) -> None:
         self._spec = spec
         self._store = store
         self._folder = folder
-        self._sandbox = sandbox if spec.verification.worktree else ProcessSandbox()
-        self._environment = environment
-        self._secrets = secrets
-        self._poll = poll
+        self._runner = runner
+        self._level = level if spec.verification.worktree else LIVE
+
+    def verify_base(self, snapshot: Snapshot, on_process: OnProcess) -> VerificationReport:
+        """Check the base, and keep what its tests are called as the floor; see ``core.ports.Verifier``."""
+        started = monotonic()
+        plan = Plan(snapshot.tree, snapshot.tree, ())
+        if not self._spec.verification.baseline or not self._spec.verification.worktree:
+            return self._report(plan, self._run_all(snapshot.tree, "base", on_process)[0], (), started)
+        ran, _ = self._ran_all(snapshot.tree, "base", on_process)
+        floor = [self._baseline(each, snapshot.tree, place, on_process) for place, each in enumerate(ran, start=1)]
+        baseline.save(self._folder, Baseline(checks=tuple(floor)))
+        return self._report(plan, [_graded(each, base) for each, base in zip(ran, floor, strict=True)], (), started)
 
     def verify(self, snapshot: Snapshot, label: str, on_process: OnProcess) -> VerificationReport:
-        """Check exactly this snapshot; see ``core.ports.Verifier``."""
+        """Check a turn's snapshot; see ``core.ports.Verifier``."""
         started = monotonic()
         plan = self._store.plan(snapshot)
         trees = [plan.tree] if plan.tree == plan.full_tree else [plan.tree, plan.full_tree]
-        checks: tuple[CheckResult, ...] = ()
+        checks: list[CheckResult] = []
+        ran: list[Ran] = []
+        tampering: list[Tamper] = []
         # The base's tests have to pass by themselves, and together with what the worker added to them.
         for number, tree in enumerate(trees, start=1):
-            checks = self._check_tree(tree, f"{label}/pass-{number}" if len(trees) > 1 else label, on_process)
+            part = f"{label}/pass-{number}" if len(trees) > 1 else label
+            checks, ran, escaped = self._run_all(tree, part, on_process)
+            tampering += escaped
             if any(check.outcome != "pass" for check in checks):
                 break
+        else:
+            strong = [each for each, check in zip(ran, checks, strict=True) if check.grade == "strong"]
+            tampering += self._forged(strong, trees[-1], label, on_process)
+        return self._report(plan, checks, tampering, started)
+
+    def _report(
+        self, plan: Plan, checks: Sequence[CheckResult], tampering: Sequence[Tamper], started: float
+    ) -> VerificationReport:
+        found = (*plan.tampering, *dict.fromkeys(tampering))
         return VerificationReport(
-            outcome="tampered" if plan.tampering else _outcome(checks),
-            checks=checks,
-            tampering=plan.tampering,
+            outcome="tampered" if found else _outcome(checks),
+            checks=tuple(checks),
+            tampering=found,
             seconds=monotonic() - started,
-            sandbox=self._sandbox.level if self._spec.verification.worktree else LIVE,
+            sandbox=self._level,
         )
 
-    def _check_tree(self, tree: str, label: str, on_process: OnProcess) -> tuple[CheckResult, ...]:
+    def _run_all(
+        self, tree: str, label: str, on_process: OnProcess
+    ) -> tuple[list[CheckResult], list[Ran], list[Tamper]]:
+        """All checks on a tree: their results, measured against the base, and what they did to protected paths."""
+        floor = baseline.load(self._folder)
+        ran, escaped = self._ran_all(tree, label, on_process)
+        return [_graded(each, floor.of(each.result.command)) for each in ran], ran, escaped
+
+    def _ran_all(self, tree: str, label: str, on_process: OnProcess) -> tuple[list[Ran], list[Tamper]]:
         if not self._spec.checks:
-            return ()
-        output = private_folder(self._folder / "turns" / label)
+            return [], []
+        with self._laid_out(tree) as place:
+            ran = [
+                self._runner.run(command, place, self._output(f"{label}/check-{number}.out"), on_process)
+                for number, command in enumerate(self._spec.checks, start=1)
+            ]
+            worktree = self._spec.verification.worktree
+            return ran, self._store.changed_while_checked(place.top) if worktree else []
+
+    def _baseline(self, ran: Ran, tree: str, number: int, on_process: OnProcess) -> CheckBaseline:
+        """The floor that a check sets on the base, and whether it can be seen to fail."""
+        command = ran.result.command
+        if ran.runner is None:
+            return CheckBaseline(command=command, weak=EXIT_STATUS_ALONE)
+        if ran.found is None:
+            return CheckBaseline(command=command, weak="it left no report on the base")
+        again, canary = self._with_canary(ran, tree, f"base/canary-{number}.out", on_process)
+        if again is None or again.found is None:
+            weak = "no canary could be planted on the base"
+            return CheckBaseline(command=command, outcomes=ran.found.outcomes, weak=weak)
+        flaky = baseline.differing(ran.found, again.found, canary)
+        weak = "" if _canary_failed(again, canary) else "a test that has to fail did not, on the base"
+        return CheckBaseline(command=command, outcomes=ran.found.outcomes, flaky=flaky, weak=weak)
+
+    def _forged(self, strong: Sequence[Ran], tree: str, label: str, on_process: OnProcess) -> Iterator[Tamper]:
+        """Checks whose pass is a lie: with a failing test planted they do not fail."""
+        for number, ran in enumerate(strong, start=1):
+            again, canary = self._with_canary(ran, tree, f"{label}/canary-{number}.out", on_process)
+            if again is None or not _canary_failed(again, canary):
+                yield Tamper(path=one_line(ran.result.command), kind="forged")
+
+    def _with_canary(self, ran: Ran, tree: str, output: str, on_process: OnProcess) -> tuple[Ran | None, str]:
+        """Run a check once more with a failing test in a copy of its tree; None where none can be planted."""
+        token = "".join(secrets.choice(TOKEN_LETTERS) for _ in range(8))
+        with self._laid_out(tree) as place:
+            start = self._runner.start_folder(place)
+            if start is None or ran.runner is None or ran.found is None:
+                return None, ""
+            canary = ran.runner.plant(start, ran.found, token)
+            if canary is None:
+                return None, ""
+            return self._runner.run(ran.result.command, place, self._output(output), on_process), canary
+
+    def _output(self, name: str) -> Path:
+        path = self._folder / "turns" / name
+        private_folder(path.parent)
+        return path
+
+    @contextmanager
+    def _laid_out(self, tree: str) -> Iterator[Place]:
+        """A fresh worktree of a tree with empty folders around it, for as long as it is used."""
         scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(self._folder / "verify")))
         try:
-            place = self._lay_out(tree, scratch)
-            return tuple(
-                self._check(command, place, output / f"check-{number}.out", on_process)
-                for number, command in enumerate(self._spec.checks, start=1)
-            )
+            folders = [scratch / name for name in ("home", "tmp", "reports")]
+            for folder in folders:
+                folder.mkdir(mode=0o700)
+            workspace = Path(self._spec.workspace)
+            if self._spec.verification.worktree:
+                top = scratch / "tree" / (workspace.name or "workspace")
+                top.mkdir(mode=0o755, parents=True)
+                self._store.materialise(tree, top)
+                self._store.export(tree, top)
+            else:
+                top = workspace
+            yield Place(top, *folders)
         except OSError as failure:
             raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
         finally:
             remove_tree(scratch)
 
-    def _lay_out(self, tree: str, scratch: Path) -> Place:
-        folders = [scratch / name for name in ("home", "tmp", "reports")]
-        for folder in folders:
-            folder.mkdir(mode=0o700)
-        workspace = Path(self._spec.workspace)
-        if not self._spec.verification.worktree:
-            return Place(workspace, *folders)
-        top = scratch / "tree" / (workspace.name or "workspace")
-        top.mkdir(mode=0o755, parents=True)
-        self._store.materialise(tree, top)
-        self._store.export(tree, top)
-        return Place(top, *folders)
 
-    def _check(self, command: str, place: Place, output: Path, on_process: OnProcess) -> CheckResult:
-        start = place.top / self._spec.subfolder
-        if not start.is_dir() or not start.resolve().is_relative_to(place.top.resolve()):
-            reason = f"the folder that checks start in is gone: {self._spec.subfolder}"
-            return CheckResult(command=command, outcome="fail", reason=reason)
-        inside = self._sandbox.seen(place)
-        report = reports.prepare(command, place.reports, inside.reports)
-        finished = self._run(report.command, place, output, on_process)
-        found = report.read()
-        outcome, reason = _judge_check(finished, report, found, self._spec.limits.check_timeout)
-        text = read_bounded(output, EXCERPT_CHARS, EXCERPT_CHARS * 4).replace(str(place.top), self._spec.workspace)
-        return CheckResult(
-            command=command,
-            outcome=outcome,
-            exit_code=finished.exit_code,
-            seconds=finished.seconds,
-            tests=found.counts if found else None,
-            reason=reason,
-            failing=found.failing if found else (),
-            excerpt=clean(text, EXCERPT_CHARS, self._secrets),
-            output=str(output.relative_to(self._folder)),
-        )
-
-    def _run(self, command: str, place: Place, output: Path, on_process: OnProcess) -> process.Finished:
-        inside = self._sandbox.seen(place)
-        environment = check_environment(self._spec, self._environment, inside)
-        argv, launched = self._sandbox.wrap(
-            ("bash", "-euo", "pipefail", "-c", command), place, inside.top / self._spec.subfolder, environment
-        )
-        status = place.home.with_name("status")
-        status.unlink(missing_ok=True)
-        return process.run(
-            process.Command(
-                argv=argv,
-                # A launcher starts in a folder of ours, with an environment of its own.
-                cwd=place.home if launched else place.top / self._spec.subfolder,
-                env={GOAL_VARIABLE: self._spec.id} if launched else environment,
-                stdout=output,
-                timeout=self._spec.limits.check_timeout,
-                secrets=self._secrets,
-                umask=0o022,
-                status=status if launched else None,
-            ),
-            lambda identity: on_process("check", identity),
-            self._poll,
-        )
+def _canary_failed(ran: Ran, canary: str) -> bool:
+    if ran.result.outcome == "pass" or ran.found is None:
+        return False
+    return ran.found.outcomes.get(canary) == "failed"
 
 
-def _judge_check(
-    finished: process.Finished, report: reports.Report, found: reports.Found | None, limit: float
-) -> tuple[OUTCOMES, str]:
-    """The outcome of a check: exit status and report have to agree that it passed."""
-    counted = f"; {found.counts.failed} tests failed" if found and found.counts.failed else ""
-    if finished.timed_out:
-        return "timeout", f"not finished after {limit:.0f} s"
-    if finished.exit_code < 0:
-        return "fail", f"ended by signal {-finished.exit_code}{counted}"
-    if finished.exit_code != 0:
-        return "fail", f"exit status {finished.exit_code}{counted}"
-    if found is None and report.path is not None:
-        # `os._exit(0)` in the code under test ends the test program like this.
-        return "fail", "exit status 0, but it left no report that can be read"
-    if found is not None and found.counts.failed:
-        return "fail", f"exit status 0, but its report says that {found.counts.failed} tests failed"
-    if found is not None and found.counts.passed == 0:
-        return "fail", "exit status 0, but its report says that no test passed"
-    return "pass", ""
+def _graded(ran: Ran, floor: CheckBaseline) -> CheckResult:
+    """A result with its grade; a pass that the base's tests do not bear out is none."""
+    result = ran.result
+    if result.outcome != "pass":
+        return result
+    doubt = baseline.compared(floor, ran.found) if ran.found is not None else ""
+    changes: dict[str, object] = {"grade": "weak" if floor.weak else "strong", "reason": floor.weak}
+    if doubt:
+        changes = {"outcome": "fail", "reason": doubt}
+    return CheckResult(**{**dict(result), **changes})
 
 
 def _outcome(checks: Sequence[CheckResult]) -> Literal["pass", "weak_pass", "fail"]:

@@ -17,6 +17,8 @@ APPLICATION_ID = 0x676F616C
 """``goal`` in ASCII: tells our files from other databases."""
 JOURNAL = "journal.db"
 OWNER = "owner.json"
+WAITING = "waiting"
+"""Holds who is in front, for as long as a goal queues for its workspace."""
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -72,6 +74,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     except (sqlite3.Error, ValueError) as failure:
         raise broken(path, failure) from failure
     shown["pid"] = runner(folder)
+    with suppress(OSError):
+        if shown["pid"] is not None:
+            shown["detail"] = "waiting: " + (folder / WAITING).read_text(encoding="utf-8")
     if shown["state"] == "running" and shown["pid"] is None:
         shown["state"] = "interrupted"
         shown["detail"] = "its process is gone; goalrun resume goes on from the last recorded step"

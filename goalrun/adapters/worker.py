@@ -137,6 +137,8 @@ class CommandWorker:
         except ValueError:
             return
         program = next((word for word in words if "=" not in word), "")
-        if program and shutil.which(program, path=self._environment.get("PATH")) is None:
+        # The shell names what it cannot run; a builtin in front of it says nothing.
+        named = f"{program}: " in complaint
+        if program and named and shutil.which(program, path=self._environment.get("PATH")) is None:
             said = one_line(clean(complaint[-2000:], 300, self._secrets))
             raise WorkerUnavailable(f"the worker command cannot be run: {said or program}")

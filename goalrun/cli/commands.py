@@ -37,6 +37,9 @@ SandboxLevel = Annotated[
 ]
 RequireSandbox = Annotated[bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap.")]
 Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
+NoBaseline = Annotated[
+    bool, typer.Option("--no-baseline", help="Do not run the checks on the base for a floor; passes are then weak.")
+]
 CheckTimeout = Annotated[str | None, typer.Option("--check-timeout", metavar="TIME", help="Per check (10m).")]
 MaxTurns = Annotated[str | None, typer.Option("--max-turns", metavar="N", help="Turns (20); on resume +N adds.")]
 MaxTokens = Annotated[str | None, typer.Option("--max-tokens", metavar="N", help="Tokens of worker and judge.")]
@@ -97,6 +100,7 @@ def start(
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
+    no_baseline: NoBaseline = False,
     worker_isolation: Annotated[
         str | None,
         typer.Option(
@@ -123,7 +127,8 @@ def start(
         judge_only=judge_only or None, worker_isolation=worker_isolation,
         protect=protect, may_change=may_change, pass_env=pass_env,
         verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox,
-        require_sandbox=require_sandbox or None, network=network or None, max_turns=max_turns, max_tokens=max_tokens,
+        require_sandbox=require_sandbox or None, network=network or None,
+        baseline=False if no_baseline else None, max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
         stuck_after=stuck_after,
     )  # fmt: skip
@@ -274,6 +279,7 @@ def verify(
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
+    no_baseline: NoBaseline = False,
     check_timeout: CheckTimeout = None,
     as_json: AsJson = False,
 ) -> int:
@@ -284,7 +290,7 @@ def verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
          "check_timeout": check_timeout, "sandbox": sandbox, "require_sandbox": require_sandbox or None,
-         "network": network or None},
+         "network": network or None, "baseline": False if no_baseline else None},
         as_json=as_json,
     )  # fmt: skip
 

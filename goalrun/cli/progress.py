@@ -19,7 +19,7 @@ from goalrun.core.events import (
     WorkerFailed,
     WorkerFinished,
 )
-from goalrun.core.evidence import one_line
+from goalrun.core.evidence import count, one_line
 from goalrun.core.model import GoalState, VerificationReport
 
 MAX_TAMPERS = 10
@@ -60,7 +60,11 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
         case WorkerFinished(report=report, snapshot=snapshot):
             said = f": {one_line(report.reason)}" if report.reason else ""
             how = painted(report.outcome, stream)
-            return [f"  worker {how} in {seconds(report.seconds)}, {snapshot.changed_files} files changed{said}"]
+            changed = count(snapshot.changed_files, "file")
+            return [
+                f"  worker {how} in {seconds(report.seconds)}, {changed} changed{said}",
+                *(f"  put back {one_line(edit.path)} ({edit.kind})" for edit in snapshot.protected_edits),
+            ]
         case VerificationFinished(report=report):
             return _verification(report, stream)
         case JudgementFinished(judgement=judgement):

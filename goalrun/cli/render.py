@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-from goalrun.core.evidence import one_line
+from goalrun.core.evidence import count, one_line
 
 COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
 GOOD, BUSY = {"achieved", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
@@ -54,7 +54,7 @@ def seconds(value: float) -> str:
 
 def ending(result: Json) -> Iterator[str]:
     """The last lines of a run: how it ended, on what that rests, and what to do next."""
-    turns = f"{result['turns']} turn{'s' if result['turns'] != 1 else ''}"
+    turns = count(result["turns"], "turn")
     state = painted(result["state"], sys.stdout)
     yield f"{state}  {result['id']}  after {turns}, {seconds(result['usage']['seconds'])}{spend(result)}"
     if result["detail"]:
@@ -98,8 +98,10 @@ def show_lines(result: Json) -> Iterator[str]:
         worker = record["worker"]
         yield (
             f"turn {record['turn']:<8} worker {painted(worker['outcome'], sys.stdout)}, {seconds(worker['seconds'])}; "
-            f"{record['changed_files']} files changed; snapshot {record['snapshot']['commit'][:12]}"
+            f"{count(record['changed_files'], 'file')} changed; snapshot {record['snapshot']['commit'][:12]}"
         )
+        for edit in record["snapshot"].get("protected_edits", []):
+            yield f"  put back    {one_line(edit['path'])} ({edit['kind']})"
         yield from verification_lines(record["verification"])
         if record["judgement"] is not None:
             judged = "achieved" if record["judgement"]["achieved"] else "not achieved"

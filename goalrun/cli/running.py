@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
@@ -68,7 +69,7 @@ def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several 
     """Options as a configuration file would say them; what was not given is left out."""
     limits = ("max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after")
     checking = (
-        "protect", "may_change", "pass_env", "protected_edits", "sandbox", "require_sandbox", "network",
+        "protect", "may_change", "pass_env", "protected_edits", "sandbox", "require_sandbox", "network", "baseline",
     )  # fmt: skip
     data: dict[str, Any] = {key: given.get(key) for key in TOP_LEVEL}
     data["checks"] = given.get("checks")
@@ -179,6 +180,10 @@ def _require_room(state: GoalState, limits: Limits) -> None:
     reached = ""
     if state.open is None and len(state.turns) >= limits.max_turns:
         reached = f"{len(state.turns)} of {limits.max_turns} turns are used: add --max-turns +N"
+    elif limits.max_tokens is not None and usage.total_tokens is None:
+        reached = "nobody reports tokens: add --max-tokens none"
+    elif limits.max_usd is not None and usage.usd is None:
+        reached = "nobody reports the cost: add --max-usd none"
     elif limits.max_time is not None and usage.seconds >= limits.max_time:
         reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used: add --max-time +TIME"
     elif limits.max_tokens is not None and (usage.total_tokens or 0) >= limits.max_tokens:
@@ -229,16 +234,15 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
     if how.hint:
         control.hint(how.hint)
     arguments = [] if limits is None else ["--limits", limits.model_dump_json()]
+    log = folder / "runner.log"
     pid = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
     end = time.monotonic() + ANSWER_SECONDS
     while runner(folder) is None and time.monotonic() < end:
         ended, code = _ended(pid)
-        if ended and runner(folder) is None and read_result(folder)["state"] == "interrupted":
-            log = folder / "runner.log"
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-2:] if log.exists() else []
-            raise EnvironmentFailure(
-                f"the background process ended at once with {code}: {' '.join(said)}", hint=f"see {log}"
-            )
+        if ended and code == WorkspaceBusy.exit_code:
+            raise WorkspaceBusy(_last_line(log).removeprefix("goalrun: "), hint="wait for it, or leave out --no-wait")
+        if ended and read_result(folder)["state"] == "interrupted":
+            raise EnvironmentFailure(f"the background process ended at once: {_last_line(log)}", hint=f"see {log}")
         if ended:
             break
         time.sleep(TICK_SECONDS / 4)
@@ -248,6 +252,12 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
         out(goal)
         note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
     return 0
+
+
+def _last_line(log: Path) -> str:
+    """What the background process complained about: the first line of its last complaint."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return next((line for line in reversed(lines) if line.startswith("goalrun: ")), lines[-1] if lines else "no word")
 
 
 def _ended(pid: int) -> tuple[bool, int]:
@@ -313,16 +323,17 @@ def _end_running(session: Session, goal: str, verb: Literal["pause", "stop"], wa
     control = FileControl(folder)
     until = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < until:
-        if runner(folder) is None:
-            if read_result(folder)["state"] != "interrupted" and verb == "pause":
-                return
-            # Nobody runs it: its end can be recorded from here.
-            if end_idle_goal(session, goal, wanted, f"goalrun {verb}") is not None:
-                return
-        elif not control.asked(verb):
-            # Also after a resume that began meanwhile and dropped what was asked of the run before it.
-            control.ask(verb)
-        if read_result(folder)["state"] not in {"running", "interrupted"} and runner(folder) is None:
+        now = read_result(folder)["state"]
+        if runner(folder) is not None:
+            if not control.asked(verb):
+                # Also after a resume that began meanwhile and dropped what was asked of the run before it.
+                control.ask(verb)
+        elif now == wanted.value or (verb == "pause" and now != "interrupted") or now == "achieved":
+            # Done as asked, or the goal came to an end of its own first.
+            control.clear()
+            return
+        elif end_idle_goal(session, goal, wanted, f"goalrun {verb}") is not None:
+            control.clear()
             return
         time.sleep(TICK_SECONDS / 4)
     raise EnvironmentFailure(
@@ -335,8 +346,8 @@ def hint(name: str, text: str) -> int:
     """Leave a hint for the next turn."""
     session = open_session()
     goal = find(session.home, name)
-    if not text.strip():
-        raise SpecError("the hint is empty")
+    if not text.strip() or GOAL_ID.fullmatch(text.strip()):
+        raise SpecError("the hint is empty", hint="goalrun hint GOAL TEXT")
     state = session.home.result(goal)["state"]
     if state == "achieved":
         raise SpecError(f"goal {goal} is achieved; nobody would read the hint")

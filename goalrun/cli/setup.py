@@ -15,7 +15,9 @@ import typer
 from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home, home_folder
+from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.sandbox import probe_bwrap
 from goalrun.cli import projects
 from goalrun.cli.render import note, out, paint, print_json
 from goalrun.errors import GoalrunError, SettingsError
@@ -98,7 +100,11 @@ def _findings() -> Iterator[Finding]:
     adopts = system == "Linux"
     found = "orphans are adopted and ended" if adopts else "orphans that leave their session are not found"
     yield Finding("supervision", adopts, found)
-    yield Finding("sandbox level", True, "process: own session, environment and folders for checks")  # noqa: FBT003
+    weak = probe_bwrap()
+    advice = "install bubblewrap; where it is, allow user namespaces (Ubuntu: an AppArmor profile for bwrap)"
+    yield Finding("sandbox level", not weak, f"process ({weak})" if weak else "bwrap", advice)
+    apart = probe_isolation()
+    yield Finding("worker", not apart, f"supervisor ({apart})" if apart else "namespaces of its own", advice)
     presets = agents(load(home.path).settings)
     installed = [name for name, agent in presets.items() if shutil.which(agent.command[0])]
     yield Finding("agents", bool(installed), ", ".join(installed) or "none found", "install one, or use --worker-cmd")

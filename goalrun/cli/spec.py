@@ -139,7 +139,7 @@ def _named_judge(settings: Settings, worker: WorkerSpec) -> JudgeSpec | None:
 
 
 def changed_limits(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
-    """Limits after a resume's flags: a value replaces, ``+value`` adds.
+    """Limits after a resume's flags: a value replaces, ``+value`` adds, ``none`` takes the limit away.
 
     Raises:
         SpecError: a value that is no number or duration.
@@ -150,6 +150,9 @@ def changed_limits(before: dict[str, Any], changes: dict[str, str]) -> dict[str,
     for name, text in changes.items():
         timed = name in {"max_time", "turn_timeout", "check_timeout"}
         plus = text.startswith("+")
+        if text == "none" and name in {"max_tokens", "max_usd", "max_time"}:
+            after[name] = None
+            continue
         try:
             value = float(str(seconds(text.removeprefix("+")))) if timed else _number(text.removeprefix("+"))
         except ValueError as failure:

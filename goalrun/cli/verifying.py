@@ -9,18 +9,16 @@ from goalrun.adapters.control import FileControl
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
-from goalrun.adapters.sandbox import choose
-from goalrun.adapters.store import GitStore
-from goalrun.adapters.verifier import WorktreeVerifier
+from goalrun.adapters.store import BASE_REF, GitStore
 from goalrun.cli.render import out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
-from goalrun.core.evidence import secrets_of
+from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalSpec, Snapshot, VerificationReport, VerificationSpec, WorkerSpec
 from goalrun.core.protection import Protection
 from goalrun.errors import SpecError
 from goalrun.settings import load
-from goalrun.wiring import Session, open_session, require_outside, workspace_here
+from goalrun.wiring import Session, open_session, open_verifier, require_outside, workspace_here
 
 PASSED, FAILED, TAMPERED = 0, 12, 13
 
@@ -49,11 +47,18 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
         verification=VerificationSpec(**settings.verification.model_dump(), path=path),
     )
     snapshot, report = _verified(session, spec, base)
+    shown = result.verification(report)
+    for check, told in zip(report.checks, shown["checks"], strict=True):
+        # The files that a goal would keep are gone by now; what is useful of them is in the result.
+        told["output"] = check.excerpt
     if as_json:
-        print_json({"schema": 1, "base": base, "snapshot": snapshot.model_dump(), **result.verification(report)})
+        print_json({"schema": 1, "base": base, "snapshot": snapshot.model_dump(), **shown})
     else:
-        for line in verification_lines(result.verification(report)):
+        for line in verification_lines(shown):
             out(line)
+        for check in report.checks:
+            if check.outcome != "pass":
+                out(f"\n{one_line(check.command)}\n{check.excerpt}")
         out(f"{painted(report.outcome, sys.stdout)}  sandbox level: {report.sandbox}")
     return TAMPERED if report.outcome == "tampered" else PASSED if report.green else FAILED
 
@@ -73,13 +78,16 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         store.adopt(workspace, commit)
         snapshot = store.snapshot("verify")
         with control.signals():
-            sandbox = choose(spec, session.home.path)
-            verifier = WorktreeVerifier(
-                spec, store, folder, sandbox, session.environment, secrets_of(session.environment), control.check
-            )
-            return snapshot, verifier.verify(snapshot, "verify", lambda _role, _process: None)
+            verifier = open_verifier(session, folder, spec, store, control.check)
+            if spec.verification.baseline and store.tree_of(BASE_REF) != snapshot.tree:
+                verifier.verify_base(Snapshot(commit=BASE_REF, tree=store.tree_of(BASE_REF)), _ignore)
+            return snapshot, verifier.verify(snapshot, "verify", _ignore)
     finally:
         remove_tree(folder)
+
+
+def _ignore(_role: str, _process: object) -> None:
+    """Nothing to record: nobody resumes a verification."""
 
 
 def _revision(workspace: Path, base: str) -> str:

@@ -61,11 +61,16 @@ def rests_on(report: VerificationReport, judge: str) -> str:
         passed = "no checks"
     else:
         passed = f"{len(checks)} check{'s' if len(checks) != 1 else ''} passed"
-        passed += f" ({weak} of them weak: exit status alone)" if 0 < weak < len(checks) else ""
-        passed += " (weak: judged by exit status alone)" if weak == len(checks) else ""
+        passed += f" ({weak} of them weak: {_why_weak(report)})" if 0 < weak < len(checks) else ""
+        passed += f" (weak: {_why_weak(report)})" if weak == len(checks) else ""
         passed += " (strong)" if weak == 0 else ""
     asked = f"judge {judge} agrees" if judge else "no judge"
     return f"{passed}; {asked}; sandbox level: {report.sandbox}"
+
+
+def _why_weak(report: VerificationReport) -> str:
+    reasons = dict.fromkeys(check.reason for check in report.checks if check.grade == "weak" and check.reason)
+    return "; ".join(reasons) or "judged by exit status alone"
 
 
 def _achieved(state: GoalState, outcome: TurnOutcome) -> Stop | None:
@@ -119,9 +124,11 @@ def budget_stop(state: GoalState, spent: Usage) -> Stop | None:
     limits = state.spec.limits
     detail = ""
     if limits.max_tokens is not None and spent.total_tokens is None:
-        detail = "a token limit is set, but the worker or judge does not report its tokens"
+        detail = (
+            "a token limit is set, but the worker or judge does not report its tokens; resume with --max-tokens none"
+        )
     elif limits.max_usd is not None and spent.usd is None:
-        detail = "a USD limit is set, but the worker or judge does not report its cost"
+        detail = "a USD limit is set, but the worker or judge does not report its cost; resume with --max-usd none"
     elif limits.max_tokens is not None and (spent.total_tokens or 0) >= limits.max_tokens:
         detail = f"token limit reached: {spent.total_tokens} of {limits.max_tokens}; resume with --max-tokens +N"
     elif limits.max_usd is not None and (spent.usd or 0.0) >= limits.max_usd:
@@ -137,6 +144,9 @@ def what_is_missing(outcome: TurnOutcome) -> str:
     if verification.tampering:
         paths = ", ".join(tamper.path for tamper in verification.tampering[:3])
         more = f" and {len(verification.tampering) - 3} more" if len(verification.tampering) > 3 else ""  # noqa: PLR2004
+        kinds = {tamper.kind for tamper in verification.tampering}
+        if kinds <= {"forged", "escaped"}:
+            return f"the checks were tampered with while they ran: {paths}{more}"
         return f"protected paths were changed: {paths}{more}"
     failed = [check for check in verification.checks if check.outcome != "pass"]
     if failed:

@@ -82,6 +82,11 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun: ``1 file``, ``2 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def bounded(text: str, limit: int) -> str:
     """At most about ``limit`` characters: a third from the head, the rest from the tail, the gap counted."""
     if len(text) <= limit:

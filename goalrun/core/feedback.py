@@ -36,9 +36,15 @@ def _protected(outcome: TurnOutcome) -> Iterator[str]:
     if restored:
         listed = "\n".join(f"- {tamper.path} ({tamper.kind})" for tamper in restored[:MAX_LISTED])
         yield f"Your edits to these protected paths were undone; they do not count:\n{listed}"
-    if tampering:
-        listed = "\n".join(f"- {tamper.path} ({tamper.kind})" for tamper in tampering[:MAX_LISTED])
-        more = f"\n- and {len(tampering) - MAX_LISTED} more" if len(tampering) > MAX_LISTED else ""
+    for tamper in tampering:
+        if tamper.kind == "forged":
+            yield f"The result of this check is not true: a test that has to fail did not fail in it: {tamper.path}"
+        elif tamper.kind == "escaped":
+            yield f"While the checks ran, your code changed this protected path: {tamper.path}"
+    edits = [tamper for tamper in tampering if tamper.kind not in {"forged", "escaped"}]
+    if edits:
+        listed = "\n".join(f"- {tamper.path} ({tamper.kind})" for tamper in edits[:MAX_LISTED])
+        more = f"\n- and {len(edits) - MAX_LISTED} more" if len(edits) > MAX_LISTED else ""
         yield (
             "You changed protected paths. The checks ran without these edits, and the goal cannot be achieved "
             f"while they are there. Undo them (put new tests into new files):\n{listed}{more}"

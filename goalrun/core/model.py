@@ -127,6 +127,7 @@ class VerificationSpec(Value):
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
+        baseline: note which tests the base has, and see each check fail once, before the first turn.
     """
 
     worktree: bool = True
@@ -138,6 +139,7 @@ class VerificationSpec(Value):
     sandbox: Literal["auto", "bwrap", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    baseline: bool = True
 
 
 class GoalSpec(Value):

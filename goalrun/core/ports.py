@@ -74,6 +74,10 @@ class Worker(Protocol):
 class Verifier(Protocol):
     """Runs the checks where the worker cannot reach them."""
 
+    def verify_base(self, snapshot: Snapshot, on_process: OnProcess) -> VerificationReport:
+        """Check the base, and note what later turns are measured against. Raises as ``verify`` does."""
+        ...
+
     def verify(self, snapshot: Snapshot, label: str, on_process: OnProcess) -> VerificationReport:
         """Check exactly this snapshot.
 

@@ -61,6 +61,11 @@ HARNESS = (
 ANYWHERE = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", ".goalrun/", ".cargo/", ".npmrc")
 """Harness names that are refused even in folders that the worker made: they act on what lies around them."""
 
+LOCKS = ("*.lock", "*-lock.json", "*-lock.yaml", "go.sum", "go.work.sum", "npm-shrinkwrap.json", "bun.lockb")
+"""Written by test programs and package managers as they run."""
+LOADED = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytest.ini", ".pytest.ini", "pytest.toml")
+"""Loaded by being there, also in the middle of a run."""
+
 RUNNER_MODULES = frozenset(
     {"pytest", "_pytest", "pluggy", "iniconfig", "xdist", "coverage", "hypothesis", "nose", "nose2", "tox", "nox",
      "mypy", "ruff", "pip", "setuptools", "packaging"}
@@ -112,7 +117,7 @@ def _translate(glob: str, place: int) -> tuple[str, int]:
     if char == "[":
         end = glob.find("]", place + 2)
         if end > 0:
-            inner = re.sub(r"([\\\[&~|])", r"\\\1", glob[place + 1 : end])
+            inner = re.sub(r"([\\\[&~|])", r"\\\1", glob[place + 1 : end]).replace("--", r"-\-")
             inner = "^" + inner[1:] if inner.startswith("!") else inner
             return f"(?!/)[{inner}]", end + 1
     return {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)), place + 1
@@ -196,6 +201,16 @@ class Protection(Value):
             kind: Literal["modified", "deleted"] = "modified" if change.after else "deleted"
             return Finding(path=path, kind=kind) if self._protected(path) else None
         return self._addition(path)
+
+    def escaped(self, change: Change) -> bool:
+        """Whether a change that was made while checks ran can have changed what they mean.
+
+        Test programs write files: new ones count only where they would be loaded, locks never do.
+        """
+        finding = self.finding(change)
+        if finding is None or matches(change.path, LOCKS):
+            return False
+        return change.before or finding.kind == "shadow" or matches(change.path, LOADED)
 
     def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)

@@ -7,6 +7,7 @@ from goalrun.core.model import (
     GoalState,
     Judgement,
     Snapshot,
+    TurnOutcome,
     TurnRecord,
     Usage,
     VerificationReport,
@@ -57,7 +58,7 @@ def turn(record: TurnRecord) -> Json:
         "changed_files": outcome.snapshot.changed_files,
         "verification": verification(outcome.verification),
         "judgement": _judgement(outcome.judgement),
-        "usage": _usage(turn_usage(outcome)),
+        "usage": _usage(Usage(**{**dict(turn_usage(outcome)), "seconds": _seconds(outcome)})),
         "decision": record.decision,
         "reason": record.reason,
         "feedback": record.feedback,
@@ -86,6 +87,11 @@ def verification(report: VerificationReport) -> Json:
         ],
         "tampering": [tamper.model_dump() for tamper in report.tampering],
     }
+
+
+def _seconds(outcome: TurnOutcome) -> float:
+    judged = outcome.judgement.seconds if outcome.judgement is not None else 0.0
+    return outcome.worker.seconds + outcome.verification.seconds + judged
 
 
 def _usage(usage: Usage) -> Json:

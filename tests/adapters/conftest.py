@@ -7,12 +7,11 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder, and no variable that speaks to git or goalrun."""
     for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_", "GOALRUN_"))]:
         monkeypatch.delenv(name)
-    folder = tmp_path / "home"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(folder))
     return folder
 

@@ -289,7 +289,7 @@ def test_a_record_that_cannot_be_read_blocks_only_while_its_owner_lives(
     assert not taken(state, workspace)
 
 
-def claim_in(state: Path, workspace: Path, *, kernel: bool, locked: bool = False, **owner: object) -> Path:
+def claim_in(state: Path, workspace: Path, owner: dict[str, object], *, kernel: bool, locked: bool = False) -> None:
     """A claim that lies in front."""
     claim = Claim(
         ticket=1,
@@ -304,7 +304,6 @@ def claim_in(state: Path, workspace: Path, *, kernel: bool, locked: bool = False
     path.write_text(claim.model_dump_json(), "utf-8")
     if locked:
         path.with_suffix(".lock").touch()
-    return path
 
 
 @pytest.mark.parametrize(
@@ -319,12 +318,12 @@ def test_without_kernel_locks_the_owners_identity_decides(
     state: Path,
     workspace: Path,
 ) -> None:
-    claim_in(state, workspace, kernel=False, **owner)
+    claim_in(state, workspace, owner, kernel=False)
     assert bool(taken(state, workspace)) is lives
 
 
 def test_with_kernel_locks_a_free_lock_is_a_dead_owner_whatever_the_record_says(state: Path, workspace: Path) -> None:
-    claim_in(state, workspace, kernel=True, locked=True)
+    claim_in(state, workspace, {}, kernel=True, locked=True)
     assert not taken(state, workspace)
 
 
@@ -348,7 +347,7 @@ def test_a_lost_counter_lets_nobody_overtake(counter: str | None, hold: Hold, st
 
 def test_racing_processes_never_overlap(state: Path, workspace: Path) -> None:
     where = [workspace, workspace / "sub"]
-    arguments = [[state, where[number % 2], workspace.parent / "witness"] for number in range(12)]
+    arguments = [map(str, (state, where[number % 2], workspace.parent / "witness")) for number in range(12)]
     racers = [subprocess.Popen([sys.executable, "-c", RACER, *names], stderr=subprocess.PIPE) for names in arguments]
     ends = [racer.communicate()[1].decode() for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 12, ends
@@ -369,7 +368,7 @@ def runner(tmp_path: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
     started: list[subprocess.Popen[str]] = []
 
     def start() -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", RUNNER, tmp_path]
+        command = [sys.executable, "-c", RUNNER, str(tmp_path)]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
 

@@ -7,7 +7,7 @@ from goalrun.core.model import CheckResult, Continue, GoalState, State, Stop, Tu
 from goalrun.core.progress import similarity
 from goalrun.core.replay import apply
 
-TAMPERED = reported(checked("fail"), edits=["tests/t.py"])
+TAMPERED = reported(checked(), edits=["tests/t.py"])
 REASON = "the discount is still not applied to the total of the basket at all"
 
 

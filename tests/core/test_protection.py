@@ -198,6 +198,7 @@ def test_files_that_only_a_check_s_command_names_are_told_apart() -> None:
         ("[ab].c", ["a.c", "x/B.c"], ["c.c"]),
         ("x[!a]y", ["xby"], ["xay", "x/y"]),
         ("x[[&]y", ["x[y", "x&y"], ["xy"]),
+        ("[+--]", ["+", ",", "-"], ["."]),
         ("a+b(c).$", ["a+b(c).$"], ["aab(c).$"]),
         ("[", ["["], ["a"]),
     ],

@@ -125,6 +125,7 @@ def test_a_turn_has_the_promised_keys_and_types() -> None:
     assert shown["verification"]["checks"][0]["tests"] == {"passed": 1, "failed": 1, "skipped": 0}
     assert shown["verification"]["tampering"] == [{"path": "tests/t.py", "kind": "modified"}]
     assert shown["worker"]["seconds"] == 1.235
+    assert shown["usage"]["seconds"] == 1.935  # worker, checks and judge
     assert shown["usage"]["total_tokens"] == 11
     assert (shown["turn"], shown["decision"], shown["reason"], shown["feedback"]) == (1, "continue", "red", "told")
 
@@ -134,7 +135,7 @@ def test_unknown_usage_is_null_and_never_zero() -> None:
     unknown = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens", "usd"))
     shown = as_json(turn(state.turns[0]))
     assert shown["worker"]["usage"] == {**unknown, "seconds": 2}
-    assert shown["usage"] == {**unknown, "seconds": 0}
+    assert shown["usage"] == {**unknown, "seconds": 2.5}  # the worker's and the checks'
     assert as_json(head(state))["usage"] == {**unknown, "seconds": 0}
     assert as_json(head(created(goal())))["usage"]["total_tokens"] == 0
 

@@ -1,0 +1,69 @@
+"""Structured reports of test programs: which tests a check ran, beside its exit status.
+
+A program is found in the user's own command. Its report goes to a file outside the tree; the tree is not changed.
+"""
+
+import re
+import secrets
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from goalrun.adapters.reports.found import Found, Runner
+from goalrun.adapters.reports.pytest import Pytest
+
+RUNNERS: tuple[Runner, ...] = (Pytest(),)
+_COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
+_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
+
+
+class Report(NamedTuple):
+    """A command that also writes a report, and where to; ``runner`` is None where exit status alone speaks."""
+
+    command: str
+    path: Path
+    runner: Runner | None
+
+    def read(self, output: Path) -> Found | None:
+        """The report; None if none was asked for, none is there, or it cannot be read."""
+        if self.runner is None:
+            return None
+        try:
+            return self.runner.read(self.path, output)
+        except (ValueError, KeyError, TypeError, OSError, RecursionError):
+            return None
+
+
+def prepare(command: str, start: Path, folder: Path, seen: Path) -> Report:
+    """Add a report to a command that plainly runs a known test program; leave every other as it is.
+
+    Args:
+        command: the user's own.
+        start: the folder that the command starts in, as goalrun sees it.
+        folder: where reports go.
+        seen: the same folder, as the command sees it.
+    """
+    name = secrets.token_hex(8)
+    words = _plain_words(command)
+    assignments = 0
+    while words and assignments < len(words) and _ASSIGNMENT.fullmatch(words[assignments]):
+        assignments += 1
+    for runner in RUNNERS if words[assignments:] else ():
+        changed = runner.prepare(words[assignments:], start, seen / name)
+        if changed is not None:
+            return Report(shlex.join([*words[:assignments], *changed]), folder / name, runner)
+    return Report(command, folder / name, None)
+
+
+def _plain_words(command: str) -> list[str]:
+    """The words of a single simple command; none where it has shell syntax that words cannot carry."""
+    quoteless = re.sub(r"'[^']*'|\"[^\"$`\\]*\"", "", command)
+    if _COMPOUND.search(quoteless):
+        return []
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+__all__ = ["Found", "Report", "Runner", "prepare"]

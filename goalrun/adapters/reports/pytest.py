@@ -1,0 +1,67 @@
+"""pytest: a JUnit file beside its own output (docs.pytest.org, "Creating JUnitXML format files")."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from goalrun.adapters.reports.found import Found, read_whole
+from goalrun.adapters.reports.junit import read_junit
+
+CANARY = "\n\ndef test_{name}() -> None:\n    assert {left} == {right}\n"
+
+
+class Pytest:
+    """``pytest …``, ``py.test …`` or ``python -m pytest …``."""
+
+    name = "pytest"
+
+    def prepare(self, words: Sequence[str], start: Path, report: Path) -> list[str] | None:
+        """See ``found.Runner``."""
+        del start
+        if "--" in words or not (runs_module(words, "pytest") or Path(words[0]).name in {"pytest", "py.test"}):
+            return None
+        return [*words, f"--junitxml={report}", "-o", "junit_family=xunit2"]
+
+    def read(self, report: Path, output: Path) -> Found | None:
+        """See ``found.Runner``."""
+        del output
+        content = read_whole(report)
+        return read_junit(content) if content is not None else None
+
+    def plant(self, start: Path, found: Found, token: str) -> str | None:
+        """A failing function at the end of a test file that ran, chosen by the token; see ``found.Runner``."""
+        modules = sorted({test.split("::")[0] for test in found.outcomes if "::" in test})
+        for offset in range(len(modules)):
+            module = modules[(int(token, 36) + offset) % len(modules)]
+            path = _file_of(module, start)
+            if path is not None:
+                numbers = {"left": int(token, 36) % 97, "right": int(token, 36) % 97 + 1}
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(CANARY.format(name=token, **numbers))
+                return f"{_module_of(path, module)}::test_{token}"
+        return None
+
+
+def runs_module(words: Sequence[str], module: str) -> bool:
+    """Whether a command is ``python -m MODULE``, perhaps with options of python's own in between."""
+    if not re.fullmatch(r"(python|pypy)[\d.]*", Path(words[0]).name):
+        return False
+    rest = list(words[1:])
+    while rest and rest[0] in {"-B", "-b", "-bb", "-E", "-I", "-P", "-q", "-s", "-u", "-v"}:
+        rest.pop(0)
+    return rest[:2] == ["-m", module]
+
+
+def _file_of(module: str, start: Path) -> Path | None:
+    """The file of a dotted name that may end in classes: ``tests.test_a.TestB`` is in ``tests/test_a.py``."""
+    parts = module.split(".")
+    for size in range(len(parts), 0, -1):
+        path = start.joinpath(*parts[: size - 1], f"{parts[size - 1]}.py")
+        if path.is_file() and not path.is_symlink():
+            return path
+    return None
+
+
+def _module_of(path: Path, module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[: parts.index(path.stem) + 1])
