@@ -15,6 +15,7 @@ from goalrun.core.events import (
     TurnInterrupted,
     TurnStarted,
     VerificationFinished,
+    WorkerEnded,
     WorkerFailed,
     WorkerFinished,
 )
@@ -91,8 +92,8 @@ class GoalLoop:
 
     def _turn(self) -> None:
         """One turn: worker → snapshot → verification → judgement → decision. What is recorded is not done again."""
-        spent = budget_stop(self.state, self.state.usage) if self.state.turns else None
-        if spent is not None and self.state.open is None:
+        spent = budget_stop(self.state, self.state.usage)
+        if spent is not None and (self.state.open is None or self.state.open.worker is None):
             self._note(GoalStopped(state=spent.state, detail=spent.detail))
             return
         report, snapshot = self._worked()
@@ -112,7 +113,12 @@ class GoalLoop:
         if opened is not None and opened.worker is not None and opened.snapshot is not None:
             return opened.worker, opened.snapshot
         turn = len(self.state.turns) + 1
-        report = self._retrying(lambda: self._run_worker(turn), lambda reason: WorkerFailed(turn=turn, reason=reason))
+        report = opened.worker if opened is not None else None
+        if report is None:
+            report = self._retrying(
+                lambda: self._run_worker(turn), lambda reason: WorkerFailed(turn=turn, reason=reason)
+            )
+            self._note(WorkerEnded(turn=turn, report=report))
         restore = self.state.spec.verification.protected_edits == "restore"
         snapshot = self._retrying(lambda: self._ports.store.take_turn(f"turn-{turn}", restore=restore))
         self._note(WorkerFinished(turn=turn, report=report, snapshot=snapshot))

@@ -253,7 +253,9 @@ def open_store(folder: Path, spec: GoalSpec) -> GitStore:
     return GitStore(
         folder,
         Path(spec.workspace),
-        lambda files: Protection(spec=spec.verification, checks=spec.checks, base_files=files),
+        lambda files: Protection(
+            spec=spec.verification, checks=spec.checks, subfolder=spec.subfolder, base_files=files
+        ),
     )
 
 

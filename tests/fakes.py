@@ -125,6 +125,9 @@ class FakeVerifier:
     reports: Mapping[str, VerificationReport] = field(default_factory=dict)
     faults: Faults = field(default_factory=list)
 
+    def verify_base(self, snapshot: Snapshot, on_process: OnProcess) -> VerificationReport:
+        return self.verify(snapshot, "base", on_process)
+
     def verify(self, snapshot: Snapshot, label: str, on_process: OnProcess) -> VerificationReport:
         self.log.append(f"verify {label}")
         on_process("check", PROCESS)

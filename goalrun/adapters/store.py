@@ -33,6 +33,7 @@ CACHES = (
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20
 GITLINK = "160000"
+TIME_STEP_SECONDS = 2.0
 SEED = b".goalrun-nested"
 BASE_REF = "refs/goalrun/base"
 
@@ -126,6 +127,8 @@ class GitStore:
             # Ours alone, under the goal's lock: a lock left here is of a process that was killed.
             self._index.with_name(self._index.name + ".lock").unlink()
         first = not self._index.exists()
+        if not first:
+            self._distrust_times()
         self._add_all()
         if first:
             self._track_what_the_user_tracks()
@@ -149,6 +152,24 @@ class GitStore:
         arguments = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
         dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
         return self._git(arguments, dates).decode("ascii").strip()
+
+    def _distrust_times(self) -> None:
+        """Have files read again that changed within about a second of the last snapshot.
+
+        Git compares times in seconds: in that second a file could change once more, get its size and time of change
+        back, and look the same.
+        """
+        written = self._index.stat().st_mtime
+        top = os.fsencode(self._workspace)
+        doubtful = []
+        for entry in self._git(["ls-files", "--stage", "-z"]).split(b"\0"):
+            with suppress(OSError):
+                path = os.path.join(top, entry.partition(b"\t")[2])  # noqa: PTH118 - bytes
+                if entry and abs(os.lstat(path).st_ctime - written) < TIME_STEP_SECONDS:
+                    doubtful.append(entry + b"\0")
+        if doubtful:
+            with as_file(b"".join(doubtful)) as listing:
+                self._git(["update-index", "-z", "--index-info"], stdin=listing)
 
     def _track_what_the_user_tracks(self) -> None:
         """Tracked files count even where an ignore rule matches them."""

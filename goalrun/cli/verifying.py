@@ -9,16 +9,15 @@ from goalrun.adapters.control import FileControl
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
-from goalrun.adapters.store import BASE_REF, GitStore
+from goalrun.adapters.store import BASE_REF
 from goalrun.cli.render import out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
 from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalSpec, Snapshot, VerificationReport, VerificationSpec, WorkerSpec
-from goalrun.core.protection import Protection
 from goalrun.errors import SpecError
 from goalrun.settings import load
-from goalrun.wiring import Session, open_session, open_verifier, require_outside, workspace_here
+from goalrun.wiring import Session, open_session, open_store, open_verifier, require_outside, workspace_here
 
 PASSED, FAILED, TAMPERED = 0, 12, 13
 
@@ -69,11 +68,7 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
     folder = Path(tempfile.mkdtemp(prefix="verify-", dir=session.home.path))
     try:
         control = FileControl(folder)
-        store = GitStore(
-            folder,
-            workspace,
-            lambda files: Protection(spec=spec.verification, checks=spec.checks, base_files=files),
-        )
+        store = open_store(folder, spec)
         store.create()
         store.adopt(workspace, commit)
         snapshot = store.snapshot("verify")

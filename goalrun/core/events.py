@@ -94,8 +94,16 @@ class TurnInterrupted(Value):
     snapshot: Snapshot
 
 
+class WorkerEnded(Value):
+    """The worker is gone: it is not run, or paid for, again, whatever becomes of the snapshot."""
+
+    kind: Literal["worker_ended"] = "worker_ended"
+    turn: int
+    report: WorkerReport
+
+
 class WorkerFinished(Value):
-    """The worker is gone and what it left is a snapshot."""
+    """What the worker left is a snapshot."""
 
     kind: Literal["worker_finished"] = "worker_finished"
     turn: int
@@ -143,6 +151,7 @@ Event = (
     | ProcessStarted
     | WorkerFailed
     | TurnInterrupted
+    | WorkerEnded
     | WorkerFinished
     | VerificationFinished
     | JudgementFinished

@@ -17,7 +17,14 @@ _SECRET_NAME = re.compile(
     r"database[_-]?url|private[_-]?key|access[_-]?key[_-]?id|session[_-]?id)$",
     re.IGNORECASE,
 )
-_NOT_SECRET_NAME = re.compile(r"(?:max|num|count|limit|total)[_-]?tokens?$", re.IGNORECASE)
+_NOT_SECRET_NAME = re.compile(
+    # Counts, and the one well-known name whose value is a path.
+    r"(?:max|num|count|limit|total)[_-]?tokens?$|google[_-]application[_-]credentials$",
+    re.IGNORECASE,
+)
+
+_PATH = re.compile(r"(?:/[\w.@-]+){2,}/?")
+_SURELY_SECRET = re.compile(r"secret|token|passw|pwd", re.IGNORECASE)
 
 # Shapes of well-known credentials; the sources are the providers' own documentation of their prefixes.
 _SECRET_SHAPES = re.compile(
@@ -49,16 +56,15 @@ _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The values in an environment that must never be written down, longest first."""
-    found = {
-        value
-        for name, value in environment.items()
-        if len(value) >= MIN_SECRET_CHARS
-        and _SECRET_NAME.search(name)
-        and not _NOT_SECRET_NAME.search(name)
-        # A path is no secret, and blotting it out would make evidence useless (SSH_AUTH_SOCK and the like).
-        and not value.startswith("/")
-    }
+    found = {value for name, value in environment.items() if _is_secret(name, value)}
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if len(value) < MIN_SECRET_CHARS or not _SECRET_NAME.search(name) or _NOT_SECRET_NAME.search(name):
+        return False
+    # The path of a key file is no secret, and blotting it out would make evidence useless.
+    return bool(_SURELY_SECRET.search(name)) or not _PATH.fullmatch(value)
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

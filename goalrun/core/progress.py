@@ -108,7 +108,8 @@ def _same_failures(outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
         and _passed(outcome.verification) >= _passed(last)
         for outcome in outcomes
     ]
-    turns = _running(same)
+    # The first failure repeats nothing.
+    turns = running if (running := _running(same)) > 1 else 0
     return Standstill(turns=turns, after=after, why=f"the same checks have failed for {turns} turns running")
 
 

@@ -131,6 +131,8 @@ def matches(path: str, globs: Iterable[str]) -> bool:
 
 def bad_glob(glob: str) -> str:
     """Why a glob cannot be used; "" when it can."""
+    if not glob.casefold().removeprefix("./").strip("/.") and "*" not in glob:
+        return "it matches no path"
     try:
         _pattern(glob)
     except re.error as failure:
@@ -255,7 +257,9 @@ def _named_words(check: str) -> Iterator[str]:
     """The words of a check that may name files, without what its commands merely look at."""
     for command in re.split(r"[;&|\n()`]+|\$\(", check):
         words = [word for word in re.split(r"[\s<>\"'=]+", command) if word]
-        if not (words and words[0] in LOOKS_ONLY):
+        greps = bool(words) and words[0].endswith(("grep", "rg"))
+        patterns = greps and any(word == "-f" or word.startswith("--file") for word in words)
+        if patterns or not (words and words[0] in LOOKS_ONLY):
             yield from words
 
 

@@ -18,12 +18,21 @@ from goalrun.core.events import (
     TurnInterrupted,
     TurnStarted,
     VerificationFinished,
+    WorkerEnded,
     WorkerFailed,
     WorkerFinished,
 )
 from goalrun.core.model import GoalSpec, GoalState, OpenTurn, State, TurnRecord, Usage
 
-_OF_A_TURN = (TurnStarted, WorkerFailed, TurnInterrupted, WorkerFinished, VerificationFinished, JudgementFinished)
+_OF_A_TURN = (
+    TurnStarted,
+    WorkerFailed,
+    WorkerEnded,
+    TurnInterrupted,
+    WorkerFinished,
+    VerificationFinished,
+    JudgementFinished,
+)
 
 
 def fold(records: Iterable[Record]) -> GoalState:
@@ -80,6 +89,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             again = OpenTurn(turn=event.turn, attempt=_open(state).attempt, interrupted=event.reason)
             # Nobody reported what the cut run of the worker spent.
             return _with(state, open=again, usage=_with_seconds(Usage(), seconds=state.usage.seconds))
+        case WorkerEnded():
+            return _with_open(state, worker=event.report)
         case WorkerFinished():
             return _with_open(state, worker=event.report, snapshot=event.snapshot)
         case VerificationFinished():

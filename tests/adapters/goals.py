@@ -34,7 +34,7 @@ def store_of(spec: GoalSpec, folder: Path) -> GitStore:
     folder.mkdir(parents=True, exist_ok=True)
 
     def protection(files: frozenset[str]) -> Protection:
-        return Protection(spec=spec.verification, checks=spec.checks, base_files=files)
+        return Protection(spec=spec.verification, checks=spec.checks, subfolder=spec.subfolder, base_files=files)
 
     store = GitStore(folder, Path(spec.workspace), protection)
     store.create()

@@ -11,6 +11,7 @@ import pytest
 from adapters.goals import GOAL, alive, goal_spec, on_disk, pids_in, store_of, unrecorded, untouched
 from support import PYTHON, repository, write
 
+from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import ProcessSandbox
 from goalrun.adapters.verifier import WorktreeVerifier
@@ -59,10 +60,9 @@ class Desk:
         )
         self.folder = top.parents[1] / "goal"
         self.store = store_of(self.spec, self.folder)
-        self.verifier = WorktreeVerifier(
-            self.spec, self.store, self.folder, ProcessSandbox(), environment or {}, secrets, poll
-        )
-        self.store.snapshot("base")
+        runner = CheckRunner(self.spec, self.folder, ProcessSandbox(), environment or {}, secrets, poll)
+        self.verifier = WorktreeVerifier(self.spec, self.store, self.folder, runner, "process")
+        self.base = self.store.snapshot("base")
 
     def verify(self, label: str = "turn-1", on_process: OnProcess = unrecorded) -> VerificationReport:
         """Verify the workspace as it is now."""
@@ -211,7 +211,8 @@ def test_protected_paths_are_as_in_the_base_and_the_turn_is_tampered(top: Path) 
 def test_a_goal_without_checks_is_still_looked_at_for_tampering(top: Path) -> None:
     desk = Desk(top, "true")
     desk.spec = GoalSpec.model_validate({**dict(desk.spec), "judge": {"name": "j", "command": ["j"]}, "checks": ()})
-    verifier = WorktreeVerifier(desk.spec, desk.store, desk.folder, ProcessSandbox(), {}, (), lambda: None)
+    runner = CheckRunner(desk.spec, desk.folder, ProcessSandbox(), {}, (), lambda: None)
+    verifier = WorktreeVerifier(desk.spec, desk.store, desk.folder, runner, "process")
     assert verifier.verify(desk.store.snapshot("turn-1"), "turn-1", unrecorded).outcome == "weak_pass"
     write(top, {"tests/test_app.py": "pass\n"})
     assert verifier.verify(desk.store.snapshot("turn-2"), "turn-2", unrecorded).outcome == "tampered"
@@ -247,7 +248,7 @@ def test_counts_and_failing_ids_come_from_the_report_of_pytest(top: Path) -> Non
     assert (result.tests.passed, result.tests.failed, result.tests.skipped) == (3, 1, 1)
     assert result.failing == ("tests.test_more::test_bad",)
     assert "test_bad" in result.excerpt
-    assert "1 tests failed" in result.reason
+    assert "1 test failed" in result.reason
 
 
 def test_checks_of_pytest_leave_nothing_in_the_tree(top: Path) -> None:
@@ -263,7 +264,7 @@ AT_EXIT = "import atexit, os, pytest\natexit.register(os._exit, 0)\n"
     ("app", "why"),
     [
         ("import os\nos._exit(0)\n", "left no report"),
-        (f"{AT_EXIT}value = 2\n", "1 tests failed"),
+        (f"{AT_EXIT}value = 2\n", "1 test failed"),
         (f"{AT_EXIT}pytest.skip(allow_module_level=True)\n", "no test passed"),
     ],
     ids=["ends the test program", "ends it after the report", "skips all"],

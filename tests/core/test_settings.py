@@ -123,7 +123,7 @@ def test_a_broken_pyproject_matters_only_if_it_speaks_of_goalrun(workspace: Path
     [
         ("chekcs = []", "unknown key 'chekcs'; did you mean 'checks'?"),
         ("[limits]\nmax_turn = 1", "unknown key 'limits.max_turn'; did you mean 'max_turns'?"),
-        ("[verification]\nzzz = 1", "unknown key 'verification.zzz'; known: may_change, "),
+        ("[verification]\nzzz = 1", "unknown key 'verification.zzz'; known: baseline, "),
         ("[agents.mine]\ncommand = ['x']\njugde = ['x']", "unknown key 'agents.mine.jugde'; did you mean 'judge'?"),
     ],
 )

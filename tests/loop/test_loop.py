@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import JUDGE, RED, changed, checked, goal, judged, reported, spent
 
-from goalrun.core.events import TurnInterrupted, WorkerFinished
+from goalrun.core.events import TurnInterrupted, WorkerEnded
 from goalrun.core.model import GoalState, Limits, Snapshot, State, TurnRecord, VerificationReport, WorkerReport
 from goalrun.core.replay import fold
 from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted, JudgeUnavailable, WorkerUnavailable
@@ -33,7 +33,7 @@ def test_every_step_is_recorded_before_the_next_one_begins() -> None:
         "goal_created", "run_started",
         "snapshot base", "base_taken",
         "verify base", "process_started", "base_verified",
-        "turn_started", "worker 1.1", "process_started",
+        "turn_started", "worker 1.1", "process_started", "worker_ended",
         "snapshot turn-1", "worker_finished",
         "verify turn-1", "process_started", "verification_finished",
         "judge turn-1", "process_started", "judgement_finished",
@@ -99,8 +99,10 @@ def test_killed_at_any_record_a_resume_ends_the_same_and_repeats_nothing_recorde
     assert outcome_of(world.run()) == outcome_of(reference.state)
     for record in prefix:
         match record.event.kind, getattr(record.event, "turn", 0):
-            case "worker_finished", turn:
+            case "worker_ended", turn:
                 assert not world.done(f"worker {turn}.")
+            case "worker_finished", turn:
+                assert f"snapshot turn-{turn}" not in world.log
             case "verification_finished", turn:
                 assert f"verify turn-{turn}" not in world.log
             case "judgement_finished", turn:
@@ -127,7 +129,7 @@ def test_killed_again_and_again_the_end_is_the_same_and_no_recorded_worker_runs_
         except Killed:
             continue
     assert outcome_of(world.run()) == outcome_of(reference.state)
-    finished = [r.event.turn for r in world.journal.records if isinstance(r.event, WorkerFinished)]
+    finished = [r.event.turn for r in world.journal.records if isinstance(r.event, WorkerEnded)]
     assert finished == [1, 2, 3]
 
 
