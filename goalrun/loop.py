@@ -84,7 +84,7 @@ class GoalLoop:
         except Interrupted as asked:
             self._interrupted(asked)
         except EnvironmentFailure as failure:
-            self._note(GoalStopped(state=State.ERROR, detail=_explained(failure)))
+            self._note(GoalStopped(state=State.ERROR, detail=explained(failure)))
         return self.state
 
     def _running(self) -> bool:
@@ -224,7 +224,7 @@ class GoalLoop:
                 return action()
             except EnvironmentFailure as failure:
                 if failed is not None:
-                    self._note(failed(_explained(failure)))
+                    self._note(failed(explained(failure)))
                 self._ports.clock.sleep(wait)
         return action()
 
@@ -249,5 +249,6 @@ def _decided(state: GoalState, outcome: TurnOutcome) -> TurnRecord:
             assert_never(decision)
 
 
-def _explained(failure: EnvironmentFailure) -> str:
+def explained(failure: EnvironmentFailure) -> str:
+    """A failure and what to do about it, in one line."""
     return f"{failure}; {failure.hint}" if failure.hint else str(failure)

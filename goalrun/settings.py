@@ -85,6 +85,7 @@ class VerificationSettings(Value):
     protect: tuple[Glob, ...] = ()
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
+    deps: tuple[Text, ...] = ()
     sandbox: Literal["auto", "bwrap", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False

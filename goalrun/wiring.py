@@ -13,6 +13,8 @@ from goalrun.adapters import git, identity
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.deps import freeze
+from goalrun.adapters.deps import load as load_deps
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
@@ -30,8 +32,8 @@ from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalSpec, GoalState, Limits, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
-from goalrun.errors import Interrupted, SpecError, WorkspaceBusy
-from goalrun.loop import GoalLoop, Ports
+from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
+from goalrun.loop import GoalLoop, Ports, explained
 
 TOKEN_BYTES = 9
 NAMESPACES = "namespaces"
@@ -169,8 +171,12 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         begun = RunStarted(runner=identity.myself(), limits=how.limits, worker_isolation=_isolation(state.spec))
         record, state = journal.append(begun, state)
         how.reporter.show(record, state)
+        _furnish(folder, state.spec, how, control)
         ports = _ports(session, folder, state.spec, journal, control, how.reporter, clock)
         return GoalLoop(state, ports).run()
+    except EnvironmentFailure as failure:
+        # Before the loop, which records its own failures, could begin.
+        return journal.append(GoalStopped(state=State.ERROR, detail=explained(failure)), state)[1]
     except Interrupted as asked:
         # Asked to end while it was waiting for the workspace; the loop handles what comes later.
         ended = State.STOPPED if asked.verb == "stop" else State.PAUSED
@@ -205,6 +211,13 @@ def _reap(session: Session, goals: set[str]) -> None:
         identity.reap(replay(path).processes if path.exists() else (), goal)
 
 
+def _furnish(folder: Path, spec: GoalSpec, how: Running, control: FileControl) -> None:
+    """Make what a goal needs before its first turn, and clear what a killed run left half done."""
+    remove_tree(folder / "verify")
+    open_store(folder, spec).create()
+    freeze(folder, Path(spec.workspace), spec.verification.deps, how.on_wait, control.check)
+
+
 def _ports(
     session: Session,
     folder: Path,
@@ -216,10 +229,7 @@ def _ports(
 ) -> Ports:
     known = secrets_of(session.environment)
     hidden = None if _isolation(spec) != NAMESPACES else session.home.path
-    # What a killed run was verifying in.
-    remove_tree(folder / "verify")
     store = open_store(folder, spec)
-    store.create()
     return Ports(
         journal=journal,
         store=store,
@@ -242,7 +252,13 @@ def open_verifier(
     Raises:
         SpecError: that level cannot be had.
     """
-    sandbox = choose(spec, session.home.path) if spec.verification.worktree else ProcessSandbox()
+    workspace = Path(spec.workspace)
+    frozen = load_deps(folder, workspace)
+    if spec.verification.worktree:
+        sandbox = choose(spec, session.home.path, frozen)
+    else:
+        # The live workspace brings its dependencies along.
+        sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
     return WorktreeVerifier(spec, store, folder, runner, sandbox.level)

@@ -56,6 +56,10 @@ class CheckRunner:
         self._secrets = secrets
         self._poll = poll
 
+    def furnish(self, place: Place) -> None:
+        """Put into a fresh worktree what checks need beside the snapshot; see ``sandbox.Sandbox``."""
+        self._sandbox.furnish(place)
+
     def start_folder(self, place: Place) -> Path | None:
         """The folder that checks start in; None where the worker took it away or led it out of the worktree."""
         start = place.top / self._spec.subfolder
@@ -100,7 +104,7 @@ class CheckRunner:
 
     def _execute(self, command: str, place: Place, output: Path, on_process: OnProcess) -> process.Finished:
         inside = self._sandbox.seen(place)
-        environment = check_environment(self._spec, self._environment, inside)
+        environment = check_environment(self._spec, self._environment, inside, self._sandbox.path)
         argv, launched = self._sandbox.wrap(
             ("bash", "-euo", "pipefail", "-c", command), place, inside.top / self._spec.subfolder, environment
         )

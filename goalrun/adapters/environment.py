@@ -1,7 +1,7 @@
 """The environment of checks: built from nothing, so that nothing around goalrun changes what a check means."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,17 +10,18 @@ from goalrun.adapters.sandbox import Place
 from goalrun.core.model import GoalSpec
 
 
-def check_environment(spec: GoalSpec, user: Mapping[str, str], inside: Place) -> dict[str, str]:
+def check_environment(spec: GoalSpec, user: Mapping[str, str], inside: Place, path: str) -> dict[str, str]:
     """All variables of a check.
 
     Args:
         spec: names what is passed on of the user's environment.
         user: that environment.
         inside: the folders, as the check sees them.
+        path: the PATH, as the check sees it.
     """
     home = inside.home
     environment = {
-        "PATH": spec.verification.path,
+        "PATH": path,
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / ".config"),
         "XDG_CACHE_HOME": str(home / ".cache"),
@@ -57,13 +58,18 @@ def rustup_home(user: Mapping[str, str]) -> Path | None:
     return None
 
 
-def path_for_checks(path: str, workspace: Path) -> tuple[str, tuple[str, ...]]:
-    """The PATH for checks: the caller's, without what the worker could write to; and what was left out."""
+def path_for_checks(path: str, workspace: Path, deps: Iterable[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """The PATH for checks: the caller's, without what the worker could write to; and what was left out.
+
+    Entries in dependencies stay: they are frozen.
+    """
+    frozen = [workspace / name for name in deps]
     kept: list[str] = []
     dropped: list[str] = []
     for entry in path.split(os.pathsep):
         if not entry.startswith("/"):
             continue
         inside = Path(os.path.realpath(entry)).is_relative_to(workspace) or Path(entry).is_relative_to(workspace)
-        (dropped if inside else kept).append(entry)
+        kept_anyway = any(Path(os.path.normpath(entry)).is_relative_to(folder) for folder in frozen)
+        (dropped if inside and not kept_anyway else kept).append(entry)
     return os.pathsep.join(dict.fromkeys(kept)), tuple(dropped)

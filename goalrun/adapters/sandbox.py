@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from goalrun.adapters import process
+from goalrun.adapters.deps import CACHES_INSIDE, Frozen, editable, path_inside
 from goalrun.core.model import GoalSpec
 from goalrun.errors import EnvironmentFailure, SpecError
 
@@ -44,9 +45,22 @@ class Place(NamedTuple):
 
 
 class Sandbox(Protocol):
-    """One level."""
+    """One level.
+
+    Attributes:
+        path: the PATH of checks.
+    """
 
     level: str
+    path: str
+
+    def furnish(self, place: Place) -> None:
+        """Put into a fresh worktree what checks need beside the snapshot.
+
+        Raises:
+            EnvironmentFailure: it cannot be had at this level.
+        """
+        ...
 
     def seen(self, place: Place) -> Place:
         """The same folders, as a check sees them."""
@@ -67,9 +81,34 @@ class Sandbox(Protocol):
 
 
 class ProcessSandbox:
-    """No kernel isolation: own session, environment and folders, nothing left alive afterwards."""
+    """No kernel isolation: own session, environment and folders, nothing left alive afterwards.
+
+    Args:
+        workspace: whose dependencies are frozen.
+        path: the PATH of checks.
+        frozen: dependencies, to which links are made.
+    """
 
     level = "process"
+
+    def __init__(self, workspace: Path, path: str, frozen: Sequence[Frozen] = ()) -> None:
+        self._workspace = workspace
+        self._frozen = frozen
+        self.path = path_inside(path, frozen)
+
+    def furnish(self, place: Place) -> None:
+        """Links to the frozen dependencies, where the snapshot has nothing."""
+        if place.top == self._workspace:
+            return
+        if escape := editable(self._frozen, self._workspace):
+            raise EnvironmentFailure(
+                f"an editable install ({escape}) makes checks import the live workspace, not the snapshot",
+                hint="install bubblewrap, or install the project without -e, or keep its environment elsewhere",
+            )
+        for each in self._frozen:
+            link = place.top / each.path.relative_to(self._workspace)
+            if not os.path.lexists(link) and link.parent.is_dir():
+                link.symlink_to(each.copy)
 
     def seen(self, place: Place) -> Place:
         """What the machine sees."""
@@ -93,16 +132,45 @@ class BwrapSandbox:
     Args:
         workspace: where the snapshot is shown.
         path: the PATH of checks; the tools on it are made visible.
+        tools: folders of other programs that checks use.
+        frozen: dependencies, shown read-only at their own path.
         hidden: folders that are never made visible, nor any folder above them.
         network: let checks use the machine's network.
     """
 
     level = "bwrap"
 
-    def __init__(self, workspace: Path, path: str, hidden: Sequence[Path], *, network: bool) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        path: str,
+        tools: Sequence[str] = (),
+        frozen: Sequence[Frozen] = (),
+        hidden: Sequence[Path] = (),
+        *,
+        network: bool = False,
+    ) -> None:
         self._workspace = workspace
-        self._tools = tuple(tool_folders(path, (*hidden, workspace)))
+        self.path = path
+        # What a frozen environment was made from has to be visible too.
+        seen = os.pathsep.join((path, *tools, *(str(each.copy / "bin") for each in frozen)))
+        self._tools = tuple(tool_folders(seen, (*hidden, workspace)))
+        self._frozen = frozen
         self._network = network
+
+    def furnish(self, place: Place) -> None:
+        """Nothing: dependencies are mounted."""
+
+    def _dependencies(self, place: Place) -> Iterator[str]:
+        for each in self._frozen:
+            there = place.top / each.path.relative_to(self._workspace)
+            # Not over what the snapshot has, and not through a link that a worker made.
+            if os.path.lexists(there) or not _plain_folder(there.parent, place.top):
+                continue
+            yield from ("--ro-bind", str(each.copy), str(each.path))
+            for name in CACHES_INSIDE:
+                if (each.copy / name).is_dir():
+                    yield from ("--tmpfs", str(each.path / name))
 
     def seen(self, place: Place) -> Place:
         """The snapshot at the workspace's path; the rest in places of its own."""
@@ -122,7 +190,7 @@ class BwrapSandbox:
             *("--proc", "/proc", "--dev", "/dev", "--bind", str(place.tmp), str(inside.tmp)),
             *(word for tool in self._tools for word in ("--ro-bind", str(tool), str(tool))),
             *("--bind", str(place.home), str(inside.home), "--bind", str(place.reports), str(inside.reports)),
-            *("--bind", str(place.top), str(inside.top), "--chdir", str(cwd)),
+            *("--bind", str(place.top), str(inside.top), *self._dependencies(place), "--chdir", str(cwd)),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
         ]
         return (str(bwrap()), *options, "--json-status-fd", str(process.STATUS_FD), "--", *argv), True
@@ -161,6 +229,11 @@ def tool_folders(path: str, hidden: Sequence[Path]) -> list[Path]:
     return [folder for folder in found if not any(other in folder.parents for other in found)]
 
 
+def _plain_folder(folder: Path, top: Path) -> bool:
+    """Whether a folder of a worktree is there, and reached through no link."""
+    return folder.is_dir() and folder.resolve() == top.resolve() / folder.relative_to(top)
+
+
 def named_tools(checks: Sequence[str]) -> list[str]:
     """Folders of the programs that checks name by absolute path: they need to be visible like those on PATH."""
     words = {word for check in checks for word in re.split(r"[\s'\"`;&|<>()$=]+", check) if word.startswith("/")}
@@ -195,12 +268,13 @@ def _prefix(programs: Path) -> Iterator[Path]:
                     yield from _prefix(Path(value.strip()))
 
 
-def choose(spec: GoalSpec, home: Path) -> Sandbox:
+def choose(spec: GoalSpec, home: Path, frozen: Sequence[Frozen] = ()) -> Sandbox:
     """The sandbox that a goal asks for; ``auto`` is the strongest that works here.
 
     Args:
         spec: the goal.
         home: the state folder, which no check may see.
+        frozen: the goal's dependencies.
 
     Raises:
         SpecError: what was asked for does not work here.
@@ -208,11 +282,11 @@ def choose(spec: GoalSpec, home: Path) -> Sandbox:
     asked = spec.verification
     reason = probe_bwrap() if asked.sandbox != "process" else "the goal asks for level process"
     if not reason:
-        tools = os.pathsep.join((asked.path, *named_tools(spec.checks)))
-        return BwrapSandbox(Path(spec.workspace), tools, (home,), network=asked.network)
+        tools = named_tools(spec.checks)
+        return BwrapSandbox(Path(spec.workspace), asked.path, tools, frozen, (home,), network=asked.network)
     if asked.require_sandbox or asked.sandbox == "bwrap":
         raise SpecError(f"sandbox level bwrap cannot be had: {reason}", hint="goalrun doctor says more")
-    return ProcessSandbox()
+    return ProcessSandbox(Path(spec.workspace), asked.path, frozen)
 
 
 @cache
@@ -227,7 +301,7 @@ def probe_bwrap() -> str:
             folder.mkdir()
         place = Place(*folders)
         bash = shutil.which("bash", path="/usr/local/bin:/usr/bin:/bin") or "/bin/bash"
-        sandbox = BwrapSandbox(place.top, "", (), network=False)
+        sandbox = BwrapSandbox(place.top, "")
         argv, _ = sandbox.wrap((bash, "-c", "echo -n works > probe"), place, place.top, {})
         command = process.Command(
             argv=argv, cwd=scratch, env={}, stdout=scratch / "out", timeout=PROBE_SECONDS, status=scratch / "status"

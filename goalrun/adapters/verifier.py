@@ -157,7 +157,9 @@ class WorktreeVerifier:
                 self._store.export(tree, top)
             else:
                 top = workspace
-            yield Place(top, *folders)
+            place = Place(top, *folders)
+            self._runner.furnish(place)
+            yield place
         except OSError as failure:
             raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
         finally:

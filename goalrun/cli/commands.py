@@ -31,6 +31,10 @@ PassEnv = Annotated[
     list[str] | None,
     typer.Option("--pass-env", metavar="NAME", help="A variable that checks get from the environment."),
 ]
+Deps = Annotated[
+    list[str] | None,
+    typer.Option("--deps", metavar="PATH", help="A folder of dependencies in the workspace, frozen for the checks."),
+]
 SandboxLevel = Annotated[
     str | None,
     typer.Option("--sandbox", metavar="auto|bwrap|process", help="How checks are isolated (auto: the strongest)."),
@@ -97,6 +101,7 @@ def start(
         str | None,
         typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
     ] = None,
+    deps: Deps = None,
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
@@ -126,7 +131,7 @@ def start(
         worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
         judge_only=judge_only or None, worker_isolation=worker_isolation,
         protect=protect, may_change=may_change, pass_env=pass_env,
-        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox,
+        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps,
         require_sandbox=require_sandbox or None, network=network or None,
         baseline=False if no_baseline else None, max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
@@ -276,6 +281,7 @@ def verify(
     protect: Protect = None,
     may_change: MayChange = None,
     pass_env: PassEnv = None,
+    deps: Deps = None,
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
@@ -289,7 +295,7 @@ def verify(
     return verifying.verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "require_sandbox": require_sandbox or None,
+         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "require_sandbox": require_sandbox or None,
          "network": network or None, "baseline": False if no_baseline else None},
         as_json=as_json,
     )  # fmt: skip

@@ -39,6 +39,9 @@ from goalrun.wiring import (
 )
 
 TOP_LEVEL = ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only", "worker_isolation")
+VERIFICATION = (
+    "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
+)  # fmt: skip
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""
 
@@ -68,13 +71,10 @@ class How(NamedTuple):
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
     """Options as a configuration file would say them; what was not given is left out."""
     limits = ("max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after")
-    checking = (
-        "protect", "may_change", "pass_env", "protected_edits", "sandbox", "require_sandbox", "network", "baseline",
-    )  # fmt: skip
     data: dict[str, Any] = {key: given.get(key) for key in TOP_LEVEL}
     data["checks"] = given.get("checks")
     data["limits"] = _given({key: given.get(key) for key in limits})
-    verification = {key: given.get(key) for key in checking}
+    verification = {key: given.get(key) for key in VERIFICATION}
     if given.get("verify_in") is not None:
         if given["verify_in"] not in {"worktree", "live"}:
             raise SettingsError(f"--verify-in {given['verify_in']!r}: it is worktree or live")
@@ -97,9 +97,10 @@ def start(asked: Asked) -> int:
     objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
     loaded = _with_checks(loaded, place, session)
 
-    _tell_what_is_left_out(session, place[0])
     # What cannot be isolated as asked is refused before anything exists.
-    choose(make_spec("g-unnamed", objective, place, loaded.settings, session, force=asked.force), session.home.path)
+    spec = make_spec("g-unnamed", objective, place, loaded.settings, session, force=asked.force)
+    choose(spec, session.home.path)
+    _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
         session, lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force)
     )
@@ -141,10 +142,12 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
     return Loaded(settings, {**loaded.sources, "checks": "asked"})
 
 
-def _tell_what_is_left_out(session: Session, workspace: Path) -> None:
+def _tell_what_is_left_out(session: Session, workspace: Path, deps: tuple[str, ...]) -> None:
     from goalrun.adapters.environment import path_for_checks
 
-    _, dropped = path_for_checks(session.environment.get("PATH", ""), workspace)
+    _, dropped = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
+    if deps:
+        note(f"checks get {', '.join(deps)} as it is now: what the worker changes there does not count")
     for entry in dropped:
         note(f"checks do not get {entry}: it is in the workspace, where the worker could change it")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.worker import PLAIN_COMMAND, shell_worker
 from goalrun.core.model import MAX_OBJECTIVE_CHARS, GoalSpec, JudgeSpec, VerificationSpec, WorkerSpec
@@ -67,7 +68,8 @@ def make_spec(
     workspace, subfolder = place
     worker = _worker(settings, session)
     verification = settings.verification
-    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace)
+    deps = detect(verification.deps, workspace, subfolder, session.environment)
+    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
     try:
         return GoalSpec(
             id=goal,
@@ -78,7 +80,7 @@ def make_spec(
             checks=() if settings.judge_only else settings.checks,
             judge=_judge(settings, worker),
             limits=settings.limits.limits(),
-            verification=VerificationSpec(**verification.model_dump(), path=path),
+            verification=VerificationSpec(**{**verification.model_dump(), "deps": deps}, path=path),
             force=force,
             worker_isolation=settings.worker_isolation,
         )

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.deps import detect, freeze
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
 from goalrun.adapters.store import BASE_REF
-from goalrun.cli.render import out, painted, print_json, verification_lines
+from goalrun.cli.render import note, out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
 from goalrun.core.evidence import one_line
@@ -34,7 +35,8 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
     settings = load(workspace, None, flags(**given)).settings
     if not settings.checks:
         raise SpecError("no check is given", hint='goalrun verify -c "python -m pytest -q", or goalrun init')
-    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace)
+    deps = detect(settings.verification.deps, workspace, subfolder, session.environment)
+    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
     spec = GoalSpec(
         id="g-verify",
         objective="verify",
@@ -43,7 +45,7 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
         worker=WorkerSpec(name="none", command=("true",)),
         checks=settings.checks,
         limits=settings.limits.limits(),
-        verification=VerificationSpec(**settings.verification.model_dump(), path=path),
+        verification=VerificationSpec(**{**settings.verification.model_dump(), "deps": deps}, path=path),
     )
     snapshot, report = _verified(session, spec, base)
     shown = result.verification(report)
@@ -73,6 +75,7 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         store.adopt(workspace, commit)
         snapshot = store.snapshot("verify")
         with control.signals():
+            freeze(folder, workspace, spec.verification.deps, note, control.check)
             verifier = open_verifier(session, folder, spec, store, control.check)
             if spec.verification.baseline and store.tree_of(BASE_REF) != snapshot.tree:
                 verifier.verify_base(Snapshot(commit=BASE_REF, tree=store.tree_of(BASE_REF)), _ignore)

@@ -124,6 +124,7 @@ class VerificationSpec(Value):
         may_change: globs taken out of it.
         pass_env: names of variables that checks get from the environment.
         path: the PATH that checks get, as it was at start.
+        deps: folders of the workspace, relative to it, that are frozen at start for the checks.
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
@@ -136,6 +137,7 @@ class VerificationSpec(Value):
     may_change: tuple[Text, ...] = ()
     pass_env: tuple[Text, ...] = ()
     path: str = ""
+    deps: tuple[str, ...] = ()
     sandbox: Literal["auto", "bwrap", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False

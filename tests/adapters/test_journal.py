@@ -1,5 +1,6 @@
 """The journal: what was acknowledged is there, what was changed shows, whoever is killed."""
 
+import hashlib
 import random
 import shutil
 import sqlite3
@@ -154,6 +155,21 @@ def test_a_changed_missing_or_moved_row_is_found_and_its_place_is_named(tamperin
         db.executescript("DROP TRIGGER append_only_update; DROP TRIGGER append_only_delete;")
         db.executescript(tampering)
     with pytest.raises(JournalCorrupt, match=f"damaged at record {place}$"):
+        replay(path)
+
+
+def test_a_row_that_was_changed_with_its_digest_does_not_fit_the_next(path: Path) -> None:
+    written(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP TRIGGER append_only_update")
+        rows = db.execute("SELECT seq, at, elapsed, body, digest FROM record ORDER BY seq").fetchall()
+        seq, at, elapsed, body, _ = rows[3]
+        forged = body.replace("a hint", "a lie")
+        text = "\n".join((rows[2][4], str(seq), at, repr(elapsed), forged))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        db.execute("UPDATE record SET body = ?, digest = ? WHERE seq = 4", (forged, digest))
+        db.commit()
+    with pytest.raises(JournalCorrupt, match=r"damaged at record 5$"):
         replay(path)
 
 

@@ -9,10 +9,13 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from goalrun.adapters.reports.cargo import Cargo
 from goalrun.adapters.reports.found import Found, Runner
+from goalrun.adapters.reports.golang import Go
 from goalrun.adapters.reports.pytest import Pytest
+from goalrun.adapters.reports.unittest import Unittest
 
-RUNNERS: tuple[Runner, ...] = (Pytest(),)
+RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Cargo(), Go())
 _COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
 _ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
