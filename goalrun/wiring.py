@@ -68,6 +68,10 @@ def workspace_here() -> tuple[Path, str]:
     except OSError as failure:
         raise SpecError("the current folder is gone", hint="change into a folder that exists") from failure
     workspace = find_workspace(here)
+    try:
+        str(here).encode("utf-8")
+    except UnicodeEncodeError as failure:
+        raise SpecError(f"the name of the current folder is not UTF-8: {here!r}", hint="rename it") from failure
     subfolder = here.relative_to(workspace) if here.is_relative_to(workspace) else Path()
     return workspace, "" if subfolder == Path() else str(subfolder)
 

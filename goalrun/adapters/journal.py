@@ -22,7 +22,7 @@ from goalrun.errors import EnvironmentFailure, JournalCorrupt
 _SCHEMA = """
 CREATE TABLE record (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, elapsed REAL NOT NULL, body TEXT NOT NULL,
                      digest TEXT NOT NULL);
-CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL);
+CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE turn (turn INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TRIGGER append_only_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
@@ -81,7 +81,7 @@ class SqliteJournal:
                 "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
                 (record.seq, record.at, record.elapsed, body, digest),
             )
-            self._write_views(after)
+            self._write_views(after, digest)
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
             if self._db.in_transaction:
@@ -90,8 +90,8 @@ class SqliteJournal:
         self._seq, self._digest = record.seq, digest
         return record, after
 
-    def _write_views(self, state: GoalState) -> None:
-        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (json.dumps(result.head(state)),))
+    def _write_views(self, state: GoalState, digest: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (json.dumps(result.head(state)), digest))
         if state.turns:
             last = state.turns[-1]
             row = (last.outcome.turn, json.dumps(result.turn(last)))
@@ -125,6 +125,9 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
     digest = ""
     try:
         with closing(open_to_read(path)) as db:
+            # One transaction, so that the last record is the one that the head speaks of.
+            db.execute("BEGIN")
+            head = db.execute("SELECT digest FROM head").fetchone()
             for place, row in enumerate(db.execute("SELECT * FROM record ORDER BY seq"), start=1):
                 seq, at, elapsed, body, claimed = row
                 # Built by hand, so that the digest covers the bytes that were read.
@@ -137,6 +140,8 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
                     )
                 if seq > after:
                     yield record
+            if head is not None and head[0] != digest:
+                raise JournalCorrupt(f"journal {path} has lost its last records", hint="those that are left are good")
     except (sqlite3.Error, ValueError) as failure:
         raise broken(path, failure) from failure
 

@@ -188,7 +188,7 @@ class WorkspaceLock:
 def filed_claims(folder: Path) -> list[Filed]:
     """All claims, oldest first."""
     found = []
-    for record in sorted(folder.glob("[0-9]*.json")):
+    for record in sorted(folder.glob(f"{'[0-9]' * 12}-*.json")):
         claim = None
         with suppress(OSError, ValueError):
             claim = Claim.model_validate(json.loads(record.read_bytes()))

@@ -13,7 +13,8 @@ from goalrun.adapters.baseline import Baseline, CheckBaseline
 from goalrun.adapters.checks import CheckRunner, Ran
 from goalrun.adapters.files import private_folder, remove_tree
 from goalrun.adapters.sandbox import Place
-from goalrun.adapters.store import GitStore, Plan
+from goalrun.adapters.store import GitStore
+from goalrun.adapters.trees import Plan
 from goalrun.core.evidence import one_line
 from goalrun.core.model import CheckResult, GoalSpec, Snapshot, Tamper, VerificationReport
 from goalrun.core.ports import OnProcess

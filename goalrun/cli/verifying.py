@@ -10,7 +10,7 @@ from goalrun.adapters.deps import detect, freeze
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
-from goalrun.adapters.store import BASE_REF
+from goalrun.adapters.repository import BASE_REF
 from goalrun.cli.render import note, out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
@@ -72,8 +72,8 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         control = FileControl(folder)
         store = open_store(folder, spec)
         store.create()
-        store.adopt(workspace, commit)
         snapshot = store.snapshot("verify")
+        store.adopt(workspace, commit, snapshot.tree)
         with control.signals():
             freeze(folder, workspace, spec.verification.deps, note, control.check)
             verifier = open_verifier(session, folder, spec, store, control.check)

@@ -41,7 +41,7 @@ class Bench:
         store = store_of(spec, folder / "goal")
         self.folder = folder / "goal"
         self.store = store
-        runner = CheckRunner(spec, self.folder, ProcessSandbox(), {}, (), lambda: None)
+        runner = CheckRunner(spec, self.folder, ProcessSandbox(self.top, path), {}, (), lambda: None)
         self.verifier = WorktreeVerifier(spec, store, self.folder, runner, "process")
         snapshot = store.snapshot("base")
         self.base = self.verifier.verify_base(snapshot, unrecorded) if base else None

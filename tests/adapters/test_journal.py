@@ -230,7 +230,7 @@ def test_another_programs_database_is_refused(read: Callable[[Path], object], pa
 def test_readers_cannot_write(path: Path) -> None:
     written(path)
     with closing(open_to_read(path)) as db, pytest.raises(sqlite3.OperationalError, match="readonly"):
-        db.execute("INSERT INTO head VALUES (2, '')")
+        db.execute("INSERT INTO head VALUES (2, '', '')")
 
 
 def test_a_journal_is_for_its_owner_alone(path: Path) -> None:
@@ -321,3 +321,18 @@ def test_a_full_disk_fails_the_append_and_loses_nothing(small_disk: Path) -> Non
         record, state = journal.append(GoalStopped(state=State.ERROR, detail="disk full"), state)
     assert record.seq == acknowledged + 1
     assert replay(path) == state
+
+
+def test_a_journal_that_lost_its_last_records_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path, SystemClock(lambda: None))
+    state = journal.append(GoalCreated(spec=goal_spec(tmp_path)), None)[1]
+    for _ in range(2):
+        state = journal.append(RunStarted(runner=myself()), state)[1]
+    journal.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TRIGGER append_only_delete")
+        db.execute("DELETE FROM record WHERE seq = 3")
+        db.commit()
+    with pytest.raises(JournalCorrupt, match="lost its last records"):
+        replay(path)

@@ -24,7 +24,8 @@ from adapters.workspaces import (
 from support import git, repository, write
 
 from goalrun.adapters.git import forget_git_variables
-from goalrun.adapters.store import GitStore, Plan, find_workspace
+from goalrun.adapters.store import GitStore, find_workspace
+from goalrun.adapters.trees import Plan
 from goalrun.core.model import Snapshot, Tamper, VerificationSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
 

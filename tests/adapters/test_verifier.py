@@ -60,7 +60,7 @@ class Desk:
         )
         self.folder = top.parents[1] / "goal"
         self.store = store_of(self.spec, self.folder)
-        runner = CheckRunner(self.spec, self.folder, ProcessSandbox(), environment or {}, secrets, poll)
+        runner = CheckRunner(self.spec, self.folder, ProcessSandbox(top, path), environment or {}, secrets, poll)
         self.verifier = WorktreeVerifier(self.spec, self.store, self.folder, runner, "process")
         self.base = self.store.snapshot("base")
 
@@ -211,7 +211,7 @@ def test_protected_paths_are_as_in_the_base_and_the_turn_is_tampered(top: Path) 
 def test_a_goal_without_checks_is_still_looked_at_for_tampering(top: Path) -> None:
     desk = Desk(top, "true")
     desk.spec = GoalSpec.model_validate({**dict(desk.spec), "judge": {"name": "j", "command": ["j"]}, "checks": ()})
-    runner = CheckRunner(desk.spec, desk.folder, ProcessSandbox(), {}, (), lambda: None)
+    runner = CheckRunner(desk.spec, desk.folder, ProcessSandbox(top, os.environ["PATH"]), {}, (), lambda: None)
     verifier = WorktreeVerifier(desk.spec, desk.store, desk.folder, runner, "process")
     assert verifier.verify(desk.store.snapshot("turn-1"), "turn-1", unrecorded).outcome == "weak_pass"
     write(top, {"tests/test_app.py": "pass\n"})

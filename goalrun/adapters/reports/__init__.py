@@ -12,10 +12,11 @@ from typing import NamedTuple
 from goalrun.adapters.reports.cargo import Cargo
 from goalrun.adapters.reports.found import Found, Runner
 from goalrun.adapters.reports.golang import Go
+from goalrun.adapters.reports.javascript import Jest, Mocha, NodeTest, NpmTest, Vitest
 from goalrun.adapters.reports.pytest import Pytest
 from goalrun.adapters.reports.unittest import Unittest
 
-RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Cargo(), Go())
+RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Cargo(), Go(), NodeTest(), Jest(), Vitest(), Mocha(), NpmTest())
 _COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
 _ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 

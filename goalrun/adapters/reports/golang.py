@@ -85,13 +85,15 @@ class _Stream:
         Raises:
             ValueError: go does not write such an event, or not here.
         """
-        if not isinstance(event, dict):
-            raise ValueError("no event of go test")
-        action, package, test = event.get("Action"), event.get("Package"), event.get("Test", "")
-        if action in {"build-output", "build-fail"}:
-            return
-        if action not in _ACTIONS or not package or not isinstance(package, str) or not isinstance(test, str):
-            raise ValueError(f"no event of go test: {action!r}")
+        match event:
+            case {"Action": "build-output" | "build-fail"}:
+                return
+            case {"Action": str() as action, "Package": str() as package, **rest} if action in _ACTIONS and package:
+                test = rest.get("Test", "")
+            case _:
+                raise ValueError("no event of go test")
+        if not isinstance(test, str):
+            raise TypeError("no event of go test: its test has no name")
         if self._packages.setdefault(package, None) is not None:
             raise ValueError(f"more events of a package that has ended: {package[:200]!r}")
         if not test:

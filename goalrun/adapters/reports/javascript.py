@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from goalrun.adapters.reports.found import Found, read_whole
 from goalrun.adapters.reports.javascript_report import (
@@ -42,8 +42,8 @@ _ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 class _Program:
     """What the programs have in common: flags ask for a report, and some code is a test that fails."""
 
-    name: ClassVar[str]
-    code: ClassVar[str]
+    name: str
+    code: str
 
     def prepare(self, words: Sequence[str], start: Path, report: Path) -> list[str] | None:
         """See ``found.Runner``."""
@@ -185,6 +185,8 @@ class NpmTest:
 
     def prepare(self, words: Sequence[str], start: Path, report: Path) -> list[str] | None:
         """See ``found.Runner``."""
+        # `pnpm test` takes options for its own.
+        words = ["pnpm", "run", "test"] if list(words) == ["pnpm", "test"] else words
         script = _script(words, start)
         flags = script.program.flags(script.words, report) if script is not None else None
         if script is None or flags is None:
@@ -251,7 +253,7 @@ def _handed_on(words: Sequence[str]) -> list[str] | None:
             return []
         case ["npm", "test" | "t", "--", *rest] | ["npm", "run" | "run-script", "test", "--", *rest]:
             return list(rest)
-        case ["yarn" | "pnpm", "test", *rest] | ["yarn" | "pnpm", "run", "test", *rest]:
+        case ["yarn", "test", *rest] | ["yarn" | "pnpm", "run", "test", *rest]:
             return list(rest)
         case _:
             return None
@@ -290,7 +292,9 @@ def _has(options: Sequence[str], names: set[str] | frozenset[str]) -> bool:
 def _is_script(file: str, start: Path) -> bool:
     """Whether it is a plain file of the tree: reports name files, and the code under test can write a report."""
     path = start / file
+    if Path(file).is_absolute() or path.suffix not in _SUFFIXES:
+        return False
     try:
-        return path.suffix in _SUFFIXES and path.is_file() and path.resolve() == start.resolve() / file
+        return path.is_file() and path.resolve() == start.resolve() / file
     except OSError:
         return False

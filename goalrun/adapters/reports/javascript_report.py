@@ -124,8 +124,9 @@ def _outcome(status: str) -> Outcome:
 
 
 def _id(file: str, titles: list[str], start: str) -> str:
+    """File and titles; of groups without a name, such as the outermost of vitest 1, nothing is said."""
     where = os.path.relpath(file, start) if file.startswith("/") else file
-    return "::".join(part for part in (where, " > ".join(titles)) if part)
+    return f"{where}::{' > '.join([*filter(None, titles[:-1]), titles[-1]])}" if titles else where
 
 
 def _start_of(report: Path) -> str | None:

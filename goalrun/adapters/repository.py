@@ -1,0 +1,126 @@
+"""A bare repository of goalrun's own, and the plumbing to work in it."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from goalrun.adapters import git
+
+BASE_REF = "refs/goalrun/base"
+GITLINK = "160000"
+
+
+class Entry(NamedTuple):
+    """One path in the difference of two trees; a mode of ``000000`` says that it is absent on that side."""
+
+    path: bytes
+    before: tuple[str, str]
+    after: tuple[str, str]
+
+    @property
+    def shown(self) -> str:
+        """The path as text, escaped where it is none."""
+        return shown(self.path)
+
+
+class Repository:
+    """A store, with the workspace as its work tree and an index of its own.
+
+    Args:
+        folder: the goal's folder; the store is ``store.git`` in it.
+        workspace: top folder of the workspace.
+    """
+
+    def __init__(self, folder: Path, workspace: Path) -> None:
+        self.path = folder / "store.git"
+        self._folder = folder
+        self._workspace = workspace
+        self._index = folder / "index"
+
+    def commit(self, tree: str, message: str, parent: str | None) -> str:
+        """A commit of a tree; its date does not matter, and is the same for all."""
+        arguments = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
+        dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
+        return self._git(arguments, dates).decode("ascii").strip()
+
+    def changes(self, before: str, after: str) -> list[Entry]:
+        """The paths that differ between two trees or commits."""
+        return list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
+
+    def patch(self, before: str, after: str, limit: int) -> str:
+        """The patch between two commits or trees, with the list of files in front."""
+        common = ["diff-tree", "-r", "-M", "--no-ext-diff", "--no-textconv", "--no-color"]
+        stat = self._git([*common, "--stat=120", "--stat-count=200", before, after]).decode("utf-8", "replace")
+        with tempfile.TemporaryFile(dir=self._folder) as output:
+            # Bounded on the way: a diff can be larger than memory.
+            git.stream([*common, "-p", before, after], self.path, self._environment(), output)
+            size = output.tell()
+            output.seek(0)
+            patch = output.read(limit).decode("utf-8", "replace")
+        rest = f"\n[… {size - limit} bytes left out …]\n" if size > limit else ""
+        return f"{stat}\n{patch}{rest}" if patch else ""
+
+    def ref(self, label: str) -> str | None:
+        """The commit under a label; None if there is none."""
+        return self._ref(f"refs/goalrun/{label}")
+
+    def tree_of(self, commit: str) -> str:
+        """The tree of a commit."""
+        return self._git(["rev-parse", "--verify", f"{commit}^{{tree}}"]).decode("ascii").strip()
+
+    def _ref(self, name: str) -> str | None:
+        found = self._try(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"])
+        return found.stdout.decode("ascii").strip() if found.status == 0 else None
+
+    def _environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {
+            "GIT_DIR": str(self.path),
+            "GIT_WORK_TREE": str(self._workspace),
+            "GIT_INDEX_FILE": str(self._index),
+            **(extra or {}),
+        }
+
+    def _git(
+        self,
+        arguments: list[str],
+        extra: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+    ) -> bytes:
+        return git.checked(arguments, self._cwd(), self._environment(extra), stdin)
+
+    def _try(self, arguments: list[str]) -> git.Output:
+        return git.run(arguments, self._cwd(), self._environment())
+
+    def _cwd(self) -> Path:
+        # `add .` is relative to the folder that git runs in.
+        return self._workspace if self._workspace.is_dir() else self._folder
+
+
+def present(side: tuple[str, str]) -> bool:
+    """Whether a path is there on one side of a difference."""
+    return side[0] != "000000"
+
+
+def entries(raw: bytes) -> Iterator[Entry]:
+    """The entries of git's raw diff format with ``-z`` (git-diff-index(1), "Raw output format")."""
+    fields = iter(raw.split(b"\0"))
+    for meta in fields:
+        if not meta.startswith(b":"):
+            continue
+        before_mode, after_mode, before, after, _ = meta[1:].decode("ascii").split(" ")
+        yield Entry(next(fields), (before_mode, before), (after_mode, after))
+
+
+def as_file(data: bytes) -> IO[bytes]:
+    """Some bytes as a file that a child can read."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def shown(path: bytes) -> str:
+    """A path as text: what is not UTF-8, and control characters, are escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,170 @@
+"""Trees made from snapshots: what checks run on, where, and what they did to it."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from goalrun.adapters import git
+from goalrun.adapters.files import private_folder, write_whole
+from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, Repository, as_file, entries, present, shown
+from goalrun.core.model import Snapshot, Tamper
+from goalrun.core.protection import (
+    Change,
+    Finding,
+    Protection,
+    harness_changed,
+    is_mixed_manifest,
+    matches,
+)
+
+EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding\n"
+"""In ``info/attributes``: blobs are the files' exact bytes, whatever a ``.gitattributes`` says."""
+
+
+class Plan(NamedTuple):
+    """What the checks run on: the snapshot with protected paths as in the base.
+
+    Attributes:
+        tree: without the worker's additions to test roots.
+        full_tree: with them; equal to ``tree`` when there are none.
+    """
+
+    tree: str
+    full_tree: str
+    tampering: tuple[Tamper, ...]
+
+
+class Trees(Repository):
+    """A store that knows which paths are protected.
+
+    Args:
+        protection: makes the protected set from the files of the base.
+    """
+
+    def __init__(self, folder: Path, workspace: Path, protection: Callable[[frozenset[str]], Protection]) -> None:
+        super().__init__(folder, workspace)
+        self._make_protection = protection
+        self._protection: Protection | None = None
+
+    def protection(self) -> Protection:
+        """The protected set, made from the base once."""
+        if self._protection is None:
+            listing = self._git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", BASE_REF])
+            self._protection = self._make_protection(frozenset(shown(path) for path in listing.split(b"\0") if path))
+        return self._protection
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """What the checks of a snapshot run on, and the edits that they must not see."""
+        found = list(self._findings(snapshot.tree))
+        undone = [entry for entry, finding in found if finding.kind != "extra"]
+        extra = [entry for entry, finding in found if finding.kind == "extra"]
+        tampering = tuple(tamper for _, finding in found if (tamper := finding.tamper) is not None)
+        full = self._tree_with(snapshot.tree, undone)
+        strict = self._tree_with(full, extra) if extra else full
+        return Plan(tree=strict, full_tree=full, tampering=tampering)
+
+    def _findings(self, tree: str) -> Iterator[tuple[Entry, Finding]]:
+        protection = self.protection()
+        for entry in self.changes(BASE_REF, tree):
+            change = Change(path=entry.shown, before=present(entry.before), after=present(entry.after))
+            finding = protection.finding(change)
+            if finding is None and is_mixed_manifest(entry.shown) and self._harness_edit(entry, protection):
+                finding = Finding(path=entry.shown, kind="modified" if change.before else "added")
+            if finding is not None:
+                yield entry, finding
+
+    def _harness_edit(self, entry: Entry, protection: Protection) -> bool:
+        """Whether a manifest that may change was changed in more than its product tables (design 11.4)."""
+        if not matches(entry.shown, protection.spec.may_change) or not present(entry.after):
+            return False
+        before = self._git(["cat-file", "blob", entry.before[1]]) if present(entry.before) else b""
+        after = self._git(["cat-file", "blob", entry.after[1]])
+        return present(entry.before) and harness_changed(entry.shown, before, after)
+
+    def _tree_with(self, tree: str, undo: Iterable[Entry]) -> str:
+        """A tree with some paths as they were before."""
+        gone = [entry for entry in undo if not present(entry.before)]
+        back = [entry for entry in undo if present(entry.before)]
+        if not gone and not back:
+            return tree
+        # Removals first: a folder that became a file, or a link, has to go before what was below it comes back.
+        lines = [b"0 %s\t%s\0" % (b"0" * 40, entry.path) for entry in (*gone, *back)]
+        lines += [f"{mode} {blob}\t".encode() + path + b"\0" for path, (mode, blob), _ in back]
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch, as_file(b"".join(lines)) as listing:
+            index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+            self._git(["read-tree", tree], index)
+            self._git(["update-index", "-z", "--index-info"], index, listing)
+            return self._git(["write-tree"], index).decode("ascii").strip()
+
+    def materialise(self, tree: str, folder: Path) -> None:
+        """Write a tree's files, exact bytes and modes, into an empty folder."""
+        env = self._worktree(folder)
+        git.checked(["read-tree", tree], folder, env)
+        git.checked(["checkout-index", "--all", "--force", "--index"], folder, env)
+
+    def changed_while_checked(self, folder: Path) -> list[Tamper]:
+        """Protected paths that the checks, or what they ran, changed in a materialised worktree.
+
+        Its index lies outside of it, so nothing in there can make git look away.
+        """
+        env = self._worktree(folder)
+        git.run(["update-index", "-q", "--refresh"], folder, env)
+        listing = git.checked(["diff-files", "--raw", "-z", "--no-renames"], folder, env)
+        changed = [Change(path=entry.shown, before=True, after=present(entry.after)) for entry in entries(listing)]
+        new = git.checked(["ls-files", "-z", "--others", "--", "."], folder, env).split(b"\0")
+        changed += [Change(path=shown(path), before=False, after=True) for path in new if path]
+        protection = self.protection()
+        return [Tamper(path=change.path, kind="escaped") for change in changed if protection.escaped(change)]
+
+    def _worktree(self, folder: Path) -> dict[str, str]:
+        index = str(folder.with_name(folder.name + ".index"))
+        return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index})
+
+    def export(self, tree: str, repository: Path) -> None:
+        """Make a stand-alone repository of one commit, of a tree whose files are already in its folder."""
+        commit = self.commit(tree, "snapshot", None)
+        env = {"GIT_DIR": str(repository / ".git"), "GIT_WORK_TREE": str(repository)}
+        git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(repository)], repository)
+        # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
+        write_whole(private_folder(repository / ".git" / "info") / "attributes", EXACT_ATTRIBUTES)
+        with tempfile.TemporaryFile() as pack, as_file(f"{commit}\n".encode()) as wanted:
+            git.stream(["pack-objects", "--quiet", "--revs", "--stdout"], self.path, {}, pack, wanted)
+            pack.seek(0)
+            git.checked(["index-pack", "--stdin"], repository, env, pack)
+        git.checked(["update-ref", "refs/heads/main", commit], repository, env)
+        git.checked(["read-tree", commit], repository, env)
+        git.run(["update-index", "-q", "--refresh"], repository, env)
+
+    def adopt(self, objects: Path, commit: str, now: str | None = None) -> None:
+        """Take one commit's tree out of another repository and make it the base.
+
+        Submodules are files in a snapshot: the base has theirs as they are ``now``, in that tree, or without it none.
+
+        The objects come as a pack and are hashed again on the way in, so one that is forged is missing then.
+
+        Raises:
+            GitFailed: an object is forged, damaged or missing.
+        """
+        with tempfile.TemporaryFile() as pack, as_file(f"{commit}^{{tree}}\n".encode()) as wanted:
+            git.stream(["pack-objects", "--quiet", "--revs", "--stdout"], objects, {}, pack, wanted)
+            pack.seek(0)
+            self._git(["unpack-objects", "-q"], stdin=pack)
+        tree = git.checked(["rev-parse", "--verify", f"{commit}^{{tree}}"], objects).decode("ascii").strip()
+        self._git(["rev-list", "--objects", "--quiet", tree])
+        base = self.commit(self._with_files_of_submodules(tree, now), "goalrun base", None)
+        self._git(["update-ref", BASE_REF, base])
+
+    def _with_files_of_submodules(self, tree: str, now: str | None) -> str:
+        listing = self._git(["ls-tree", "-r", "-z", "--full-tree", tree]).split(b"\0")
+        links = [line.partition(b"\t")[2] for line in listing if line.startswith(GITLINK.encode())]
+        absent = ("000000", "0" * 40)
+        files = []
+        for path in links if now is not None else ():
+            below = self._git(["ls-tree", "-r", "-z", "--full-tree", now, "--", os.fsdecode(path) + "/"]).split(b"\0")
+            for line in filter(None, below):
+                mode, _, blob = line.partition(b"\t")[0].decode("ascii").split(" ")
+                files.append(Entry(line.partition(b"\t")[2], (mode, blob), absent))
+        gone = [Entry(path, absent, (GITLINK, "0" * 40)) for path in links]
+        return self._tree_with(tree, [*gone, *files])
