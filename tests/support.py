@@ -79,12 +79,13 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
-def running(marker: str) -> list[int]:
-    """The processes whose command line holds a marker, whatever namespace they are in."""
+def running(marker: str, *, exactly: bool = False) -> list[int]:
+    """The processes whose command line holds a marker, or is it, whatever namespace they are in."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if marker in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            command = " ".join(process.cmdline())
+            if (command == marker if exactly else marker in command) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
 

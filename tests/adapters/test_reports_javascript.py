@@ -265,6 +265,30 @@ def test_ending_the_process_with_status_0_leaves_no_report_that_has_all_tests(
     assert ran.found is None or not passed <= {test for test, how in ran.found.outcomes.items() if how == "passed"}
 
 
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [("node --test", {
+        "lib.js": 'require("node:assert").strictEqual = () => {};\n',
+        "a.test.js": 'require("./lib.js");\nconst assert = require("node:assert");\n'
+        'require("node:test").test("one", () => assert.strictEqual(1, 2));\n'}),
+     ("npx jest", {
+        "lib.js": "globalThis.expect = () => ({ toBe() {} });\n",
+        "a.test.js": 'require("./lib.js");\ntest("one", () => { expect(1).toBe(2); });\n'})],
+)  # fmt: skip
+def test_a_canary_that_passes_gives_away_assertions_that_were_disarmed(
+    command: str, files: dict[str, str], tmp_path: Path, packages: Path
+) -> None:
+    tree = tree_of(tmp_path, files, packages)
+    ran = run(command, tree)
+    assert ran.exit_code == 0
+    assert ran.found is not None
+    test = ran.runner.plant(tree, ran.found, WORD)
+    assert test is not None
+    after = run(command, tree)
+    assert after.found is not None
+    assert after.found.outcomes[test] == "passed"
+
+
 @pytest.mark.parametrize("command", ["npx jest", "npx vitest run"])
 def test_a_file_that_does_not_load_or_fails_after_its_tests_has_an_id(
     command: str, tmp_path: Path, packages: Path

@@ -7,7 +7,6 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from support import (
     CHEAT_WORKER,
@@ -23,11 +22,6 @@ from support import (
     wait_until,
     write,
 )
-
-
-def running_as(command: str) -> list[int]:
-    """Processes with exactly this command line."""
-    return [pid for pid in running(command) if " ".join(psutil.Process(pid).cmdline()) == command]
 
 
 def everything_below(folder: Path, leave_out: str = "") -> dict[str, str]:
@@ -229,9 +223,9 @@ def test_stop_from_another_shell_ends_the_worker_and_everything_that_it_started(
     worker = f"trap '' TERM; setsid tail -f /dev/null {begun} & touch {begun}; while :; do sleep 0.05; done"
     arguments = ("--worker-cmd", worker, "-c", "false", "--json", "--worker-isolation", isolation)
     process = program.spawn("start", "x", *arguments)
-    wait_until(lambda: running_as(f"tail -f /dev/null {begun}"), "its child began")
+    wait_until(lambda: running(f"tail -f /dev/null {begun}", exactly=True), "its child began")
     asked = program.run("stop", "--json")
-    alive = running_as(f"tail -f /dev/null {begun}")
+    alive = running(f"tail -f /dev/null {begun}", exactly=True)
     done = finish(process)
     assert (asked.code, asked.json["state"]) == (0, "stopped")
     assert alive == []
@@ -252,7 +246,7 @@ def test_killing_goalrun_leaves_no_worker_frees_the_lock_and_loses_no_turn(
     )
     arguments = ("--worker-cmd", worker, "-c", "test -e done.txt", "--worker-isolation", isolation)
     process = program.spawn("start", "x", *arguments)
-    wait_until(lambda: running_as(child), "turn 2 works")
+    wait_until(lambda: running(child, exactly=True), "turn 2 works")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not running(str(begun)), "everything is gone")

@@ -72,8 +72,7 @@ class _Program:
         """A failing test at the end of a test file that ran, chosen by the token; see ``found.Runner``."""
         number = int(token, 36)
         title = f"handles {token}"
-        fail = f'throw new Error("expected {number % 97}, received {number % 97 + 1}");'
-        code = self.code.format(title=json.dumps(title), fail=fail, token=token)
+        code = self.code.format(title=json.dumps(title), token=token, left=number % 97, right=number % 97 + 1)
         files = sorted({test.split("::")[0] for test in found.outcomes if "::" in test})
         for offset in range(len(files)):
             file = files[(number + offset) % len(files)]
@@ -88,8 +87,11 @@ class NodeTest(_Program):
     """``node --test …``."""
 
     name = "node:test"
-    code = 'import("node:test").then(({{ test }}) => test({title}, () => {{ {fail} }}));'
-    """A dynamic import works in either kind of module."""
+    code = (
+        'Promise.all([import("node:test"), import("node:assert")]).then(([{{ test }}, assert]) =>\n'
+        "  test({title}, () => {{ assert.default.strictEqual({left}, {right}); }}));"
+    )
+    """Dynamic imports work in either kind of module."""
 
     def flags(self, words: Sequence[str], report: Path) -> list[str] | None:
         """See ``_Program``."""
@@ -127,7 +129,7 @@ class Jest(_Program):
     """``jest …``, ``npx jest …``, ``node … node_modules/.bin/jest …``."""
 
     name = "jest"
-    code = "test({title}, () => {{ {fail} }});"
+    code = "test({title}, () => {{ expect({left}).toBe({right}); }});"
 
     def flags(self, words: Sequence[str], report: Path) -> list[str] | None:
         """See ``_Program``."""
@@ -142,7 +144,10 @@ class Vitest(_Program):
     """``vitest run …``, or ``vitest …``: where nobody sits at a terminal, that is the same."""
 
     name = "vitest"
-    code = 'import {{ test as test_{token} }} from "vitest";\ntest_{token}({title}, () => {{ {fail} }});'
+    code = (
+        'import {{ expect as expect_{token}, test as test_{token} }} from "vitest";\n'
+        "test_{token}({title}, () => {{ expect_{token}({left}).toBe({right}); }});"
+    )
     """Imports may stand at the end of a module."""
 
     def flags(self, words: Sequence[str], report: Path) -> list[str] | None:
@@ -160,8 +165,11 @@ class Mocha(_Program):
     """``mocha …``, ``npx mocha …``."""
 
     name = "mocha"
-    code = ';(typeof it === "function" ? it : test)({title}, () => {{ {fail} }});'
-    """Which of the two names there is depends on mocha's interface."""
+    code = (
+        ';(typeof it === "function" ? it : test)({title}, () => {{\n'
+        '  throw new Error("expected {left}, received {right}");\n}});'
+    )
+    """Which of the two names there is depends on mocha's interface; it has no assertions of its own."""
 
     def flags(self, words: Sequence[str], report: Path) -> list[str] | None:
         """See ``_Program``."""
