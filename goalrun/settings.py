@@ -117,6 +117,8 @@ class Settings(Value):
     judge_only: bool = False
     worker_isolation: Literal["auto", "off"] = "auto"
     checks: tuple[Text, ...] = ()
+    hidden_checks: tuple[Text, ...] = ()
+    hidden_files: Text | None = None
     limits: LimitSettings = LimitSettings()
     verification: VerificationSettings = VerificationSettings()
     agents: Mapping[str, AgentSettings] = {}

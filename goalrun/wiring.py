@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.process import spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
-from goalrun.adapters.verifier import WorktreeVerifier
+from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.adapters.worker import CommandWorker
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
@@ -95,12 +96,14 @@ def require_outside(workspace: Path, home: Home) -> None:
         )
 
 
-def create_goal(session: Session, make_spec: Callable[[str], GoalSpec]) -> str:
-    """Write a goal's first record; nothing runs yet."""
+def create_goal(session: Session, make_spec: Callable[[str], GoalSpec], hidden: Path | None = None) -> str:
+    """Write a goal's first record, and take a copy of the files for its hidden checks; nothing runs yet."""
     goal = session.home.new_goal(utc_now())
     folder = session.home.folder(goal)
     try:
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
+        if hidden is not None:
+            shutil.copytree(hidden, folder / HIDDEN, symlinks=True)
         journal.append(GoalCreated(spec=make_spec(goal)), None)
         journal.close()
     except BaseException:

@@ -44,6 +44,8 @@ def check_environment(spec: GoalSpec, user: Mapping[str, str], inside: Place, pa
         "GIT_CONFIG_GLOBAL": "/dev/null",
         GOAL_VARIABLE: spec.id,
     }
+    if inside.hidden is not None:
+        environment["GOALRUN_HIDDEN"] = str(inside.hidden)
     rustup = rustup_home(user)
     if rustup is not None:
         environment["RUSTUP_HOME"] = str(rustup)

@@ -36,12 +36,14 @@ class Place(NamedTuple):
         home: an empty HOME.
         tmp: an empty TMPDIR.
         reports: where test programs leave their reports.
+        hidden: files of hidden checks; None while others run.
     """
 
     top: Path
     home: Path
     tmp: Path
     reports: Path
+    hidden: Path | None = None
 
 
 class Sandbox(Protocol):
@@ -174,8 +176,8 @@ class BwrapSandbox:
 
     def seen(self, place: Place) -> Place:
         """The snapshot at the workspace's path; the rest in places of its own."""
-        del place
-        return Place(self._workspace, INSIDE / "home", Path("/tmp"), INSIDE / "reports")  # noqa: S108 - its own
+        hidden = None if place.hidden is None else INSIDE / "hidden"
+        return Place(self._workspace, INSIDE / "home", Path("/tmp"), INSIDE / "reports", hidden)  # noqa: S108 - its own
 
     def wrap(
         self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]
@@ -190,6 +192,7 @@ class BwrapSandbox:
             *("--proc", "/proc", "--dev", "/dev", "--bind", str(place.tmp), str(inside.tmp)),
             *(word for tool in self._tools for word in ("--ro-bind", str(tool), str(tool))),
             *("--bind", str(place.home), str(inside.home), "--bind", str(place.reports), str(inside.reports)),
+            *(("--ro-bind", str(place.hidden), str(inside.hidden)) if place.hidden is not None else ()),
             *("--bind", str(place.top), str(inside.top), *self._dependencies(place), "--chdir", str(cwd)),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
         ]

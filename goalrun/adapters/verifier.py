@@ -1,6 +1,7 @@
 """Verifies exactly a snapshot: clean worktrees, protected paths as in the base, a floor of tests, a canary."""
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from goalrun.core.model import CheckResult, GoalSpec, Snapshot, Tamper, Verifica
 from goalrun.core.ports import OnProcess
 from goalrun.errors import EnvironmentFailure
 
+HIDDEN = "hidden"
+"""The folder, in a goal's own, with the files of its hidden checks."""
 LIVE = "live"
 """What the level is called when checks run in the workspace itself: the worker's reach is theirs."""
 EXIT_STATUS_ALONE = "judged by exit status alone"
@@ -48,9 +51,13 @@ class WorktreeVerifier:
         if not self._spec.verification.baseline or not self._spec.verification.worktree:
             return self._report(plan, self._run_all(snapshot.tree, "base", on_process)[0], (), started)
         ran, _ = self._ran_all(snapshot.tree, "base", on_process)
+        hidden: list[CheckResult] = []
+        if all(each.result.outcome == "pass" for each in ran):
+            hidden = self._hidden(snapshot.tree, "base", on_process)
         floor = [self._baseline(each, snapshot.tree, place, on_process) for place, each in enumerate(ran, start=1)]
         baseline.save(self._folder, Baseline(checks=tuple(floor)))
-        return self._report(plan, [_graded(each, base) for each, base in zip(ran, floor, strict=True)], (), started)
+        checks = [_graded(each, base) for each, base in zip(ran, floor, strict=True)]
+        return self._report(plan, [*checks, *hidden], (), started)
 
     def verify(self, snapshot: Snapshot, label: str, on_process: OnProcess) -> VerificationReport:
         """Check a turn's snapshot; see ``core.ports.Verifier``."""
@@ -70,6 +77,8 @@ class WorktreeVerifier:
         else:
             strong = [each for each, check in zip(ran, checks, strict=True) if check.grade == "strong"]
             tampering += self._forged(strong, trees[-1], label, on_process)
+            if not tampering and not plan.tampering:
+                checks += self._hidden(trees[-1], label, on_process)
         return self._report(plan, checks, tampering, started)
 
     def _report(
@@ -117,6 +126,24 @@ class WorktreeVerifier:
         flaky = baseline.differing(ran.found, again.found, canary)
         weak = "" if _canary_failed(again, canary) else "a test that has to fail did not, on the base"
         return CheckBaseline(command=command, outcomes=ran.found.outcomes, flaky=flaky, weak=weak)
+
+    def _hidden(self, tree: str, label: str, on_process: OnProcess) -> list[CheckResult]:
+        """The checks that the worker is not shown, once all others have passed, in a worktree of their own."""
+        if not self._spec.hidden_checks:
+            return []
+        with self._laid_out(tree) as place:
+            copy = place.home.with_name(HIDDEN)
+            if (self._folder / HIDDEN).is_dir():
+                shutil.copytree(self._folder / HIDDEN, copy, symlinks=True)
+            else:
+                copy.mkdir()
+            ran = [
+                self._runner.run(
+                    command, place._replace(hidden=copy), self._output(f"{label}/hidden-{number}.out"), on_process
+                )
+                for number, command in enumerate(self._spec.hidden_checks, start=1)
+            ]
+        return [CheckResult(**{**dict(each.result), "hidden": True}) for each in ran]
 
     def _forged(self, strong: Sequence[Ran], tree: str, label: str, on_process: OnProcess) -> Iterator[Tamper]:
         """Checks whose pass is a lie: with a failing test planted they do not fail."""
@@ -188,4 +215,5 @@ def _graded(ran: Ran, floor: CheckBaseline) -> CheckResult:
 def _outcome(checks: Sequence[CheckResult]) -> Literal["pass", "weak_pass", "fail"]:
     if any(check.outcome != "pass" for check in checks):
         return "fail"
-    return "weak_pass" if not checks or any(check.grade == "weak" for check in checks) else "pass"
+    shown = [check for check in checks if not check.hidden]
+    return "weak_pass" if not shown or any(check.grade == "weak" for check in shown) else "pass"

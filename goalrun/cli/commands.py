@@ -85,6 +85,14 @@ def start(
         typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
     ] = None,
     check: Checks = None,
+    hidden_check: Annotated[
+        list[str] | None,
+        typer.Option("--hidden-check", metavar="CMD", help="A check that the worker is not shown; repeatable."),
+    ] = None,
+    hidden_files: Annotated[
+        str | None,
+        typer.Option("--hidden-files", metavar="DIR", help="Files for hidden checks: they are in $GOALRUN_HIDDEN."),
+    ] = None,
     judge: Annotated[str | None, typer.Option("-j", "--judge", metavar="NAME", help="An agent, or none.")] = None,
     judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
     judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
@@ -130,6 +138,7 @@ def start(
     flags = running.flags(
         worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
         judge_only=judge_only or None, worker_isolation=worker_isolation,
+        hidden_checks=hidden_check, hidden_files=hidden_files,
         protect=protect, may_change=may_change, pass_env=pass_env,
         verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps,
         require_sandbox=require_sandbox or None, network=network or None,

@@ -107,5 +107,8 @@ def _verification(report: VerificationReport, stream: IO[str]) -> list[str]:
         tests = f", {check.tests.passed} passed, {check.tests.failed} failed" if check.tests else ""
         reason = f": {one_line(check.reason)}" if check.reason else ""
         outcome = painted(check.outcome, stream)
-        found.append(f"  check {outcome} {one_line(check.command, 80)} ({seconds(check.seconds)}{tests}){reason}")
+        hidden = "hidden " if check.hidden else ""
+        found.append(
+            f"  {hidden}check {outcome} {one_line(check.command, 80)} ({seconds(check.seconds)}{tests}){reason}"
+        )
     return found

@@ -127,7 +127,8 @@ def check_line(check: Json) -> str:
     tests = check["tests"]
     counted = f", {tests['passed']} passed, {tests['failed']} failed" if tests else ""
     reason = f": {one_line(check['reason'])}" if check["reason"] else ""
-    return f"{one_line(check['command'], 120)} ({check['grade']}{counted}, {seconds(check['seconds'])}){reason}"
+    hidden = "hidden: " if check["hidden"] else ""
+    return f"{hidden}{one_line(check['command'], 120)} ({check['grade']}{counted}, {seconds(check['seconds'])}){reason}"
 
 
 def list_lines(results: list[Json]) -> Iterator[str]:

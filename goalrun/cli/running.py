@@ -21,7 +21,7 @@ from goalrun.cli import projects
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import ending, note, out, print_json
-from goalrun.cli.spec import changed_limits, make_spec, objective_of
+from goalrun.cli.spec import changed_limits, hidden_files, make_spec, objective_of
 from goalrun.core.model import EXIT_CODES, GoalState, Limits, State
 from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
 from goalrun.settings import LimitSettings, Loaded, load
@@ -38,7 +38,9 @@ from goalrun.wiring import (
     workspace_here,
 )
 
-TOP_LEVEL = ("worker", "worker_cmd", "judge", "judge_cmd", "judge_only", "worker_isolation")
+TOP_LEVEL = (
+    "worker", "worker_cmd", "judge", "judge_cmd", "judge_only", "worker_isolation", "hidden_checks", "hidden_files",
+)  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
 )  # fmt: skip
@@ -102,7 +104,9 @@ def start(asked: Asked) -> int:
     choose(spec, session.home.path)
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
-        session, lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force)
+        session,
+        lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force),
+        hidden_files(loaded.settings, place[0]),
     )
     try:
         return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))

@@ -78,6 +78,7 @@ def make_spec(
             subfolder=subfolder,
             worker=worker,
             checks=() if settings.judge_only else settings.checks,
+            hidden_checks=settings.hidden_checks,
             judge=_judge(settings, worker),
             limits=settings.limits.limits(),
             verification=VerificationSpec(**{**verification.model_dump(), "deps": deps}, path=path),
@@ -86,6 +87,24 @@ def make_spec(
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
+
+
+def hidden_files(settings: Settings, workspace: Path) -> Path | None:
+    """The folder of files for hidden checks.
+
+    Raises:
+        SpecError: it is missing, in the workspace where the worker would see it, or nobody uses it.
+    """
+    if settings.hidden_files is None:
+        return None
+    folder = Path(settings.hidden_files).resolve()
+    if not folder.is_dir():
+        raise SpecError(f"there is no folder of hidden files: {folder}")
+    if folder.is_relative_to(workspace) or workspace.is_relative_to(folder):
+        raise SpecError(f"the hidden files in {folder} are not hidden: the workspace is {workspace}", hint="move them")
+    if not settings.hidden_checks:
+        raise SpecError("hidden files are given, but no hidden check", hint="add --hidden-check CMD")
+    return folder
 
 
 def _worker(settings: Settings, session: Session) -> WorkerSpec:

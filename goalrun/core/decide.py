@@ -50,26 +50,36 @@ def gate(state: GoalState, outcome: TurnOutcome) -> bool:
 
 def verified(spec: GoalSpec, report: VerificationReport) -> bool:
     """Whether the report is green and speaks of every check of the goal: a missing one has not passed."""
-    return report.green and {check.command for check in report.checks}.issuperset(spec.checks)
+    run = {(check.command, check.hidden) for check in report.checks}
+    needed = {(check, False) for check in spec.checks} | {(check, True) for check in spec.hidden_checks}
+    return report.green and run >= needed
 
 
 def rests_on(report: VerificationReport, judge: str) -> str:
     """What an ``achieved`` rests on, in words: how many checks, their grade, the level, the judge."""
     checks = report.checks
-    weak = sum(check.grade == "weak" for check in checks)
+    weak = sum(check.grade == "weak" and not check.hidden for check in checks)
+    hidden = sum(check.hidden for check in checks)
     if not checks:
         passed = "no checks"
     else:
         passed = f"{len(checks)} check{'s' if len(checks) != 1 else ''} passed"
-        passed += f" ({weak} of them weak: {_why_weak(report)})" if 0 < weak < len(checks) else ""
-        passed += f" (weak: {_why_weak(report)})" if weak == len(checks) else ""
-        passed += " (strong)" if weak == 0 else ""
+        passed += f" ({_grade(report, weak, len(checks) - hidden)})"
+        passed += f", {hidden} of them hidden" if hidden else ""
     asked = f"judge {judge} agrees" if judge else "no judge"
     return f"{passed}; {asked}; sandbox level: {report.sandbox}"
 
 
+def _grade(report: VerificationReport, weak: int, shown: int) -> str:
+    if weak == 0:
+        return "strong"
+    return f"{f'{weak} of them ' if weak < shown else ''}weak: {_why_weak(report)}"
+
+
 def _why_weak(report: VerificationReport) -> str:
-    reasons = dict.fromkeys(check.reason for check in report.checks if check.grade == "weak" and check.reason)
+    reasons = dict.fromkeys(
+        check.reason for check in report.checks if check.grade == "weak" and not check.hidden and check.reason
+    )
     return "; ".join(reasons) or "judged by exit status alone"
 
 
@@ -151,6 +161,7 @@ def what_is_missing(outcome: TurnOutcome) -> str:
     failed = [check for check in verification.checks if check.outcome != "pass"]
     if failed:
         first = f"{failed[0].command}: {failed[0].reason or failed[0].outcome}"
+        first = "a hidden check failed" if failed[0].hidden else first
         return first + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else "")
     if outcome.judgement is not None:
         return f"the judge is not satisfied: {outcome.judgement.verdict.reason or 'no reason given'}"

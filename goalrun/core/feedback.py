@@ -54,6 +54,9 @@ def _protected(outcome: TurnOutcome) -> Iterator[str]:
 def _check(check: CheckResult) -> Iterator[str]:
     if check.outcome == "pass":
         return
+    if check.hidden:
+        yield "A check that you are not shown failed. The objective is not reached in full: think of what it asks for."
+        return
     lines = [f"Check failed: {check.command}", f"Outcome: {check.outcome}. {check.reason}".rstrip(". ") + "."]
     if check.failing:
         lines.append("Failing tests:")

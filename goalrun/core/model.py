@@ -150,6 +150,7 @@ class GoalSpec(Value):
     Attributes:
         workspace: real path of the workspace's top folder.
         subfolder: where in it worker and checks start; "" is the top.
+        hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
         judge: None means that the checks alone decide.
         force: run the worker even where the base already passes.
         worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
@@ -161,6 +162,7 @@ class GoalSpec(Value):
     subfolder: str = ""
     worker: WorkerSpec
     checks: tuple[Text, ...] = ()
+    hidden_checks: tuple[Text, ...] = ()
     judge: JudgeSpec | None = None
     limits: Limits = Limits()
     verification: VerificationSpec = VerificationSpec()
@@ -246,6 +248,7 @@ class CheckResult(Value):
     """One check on one snapshot.
 
     Attributes:
+        hidden: the worker is told nothing of it but that it failed.
         grade: ``weak`` where only the exit status speaks.
         failing: ids of failing tests, bounded.
         excerpt: the useful part of its output, bounded and redacted.
@@ -262,6 +265,7 @@ class CheckResult(Value):
     failing: tuple[str, ...] = ()
     excerpt: str = ""
     output: str = ""
+    hidden: bool = False
 
 
 class VerificationReport(Value):

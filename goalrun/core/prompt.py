@@ -34,6 +34,8 @@ def _decided(spec: GoalSpec) -> str:
             "It then runs these commands in a clean copy that you cannot reach, and all of them have to succeed:"
         )
         lines.extend(f"- `{check}`" for check in spec.checks)
+    if spec.hidden_checks:
+        lines.append("There are further checks that you are not shown.")
     if spec.judge is not None:
         lines.append("A judge reads your diff and the output of the checks, and has to agree that the goal is reached.")
     lines.append("What you say about your work is not evidence. Files that git ignores are not part of it.")
@@ -131,7 +133,7 @@ def judge_brief(
     outputs = [
         f"`{one_line(check.command)}`\n{_data(bounded(check.excerpt, MAX_OUTPUT_CHARS), token)}"
         for check in verification.checks
-        if check.excerpt
+        if check.excerpt and not check.hidden
     ]
     parts = [
         JUDGE_RULES,
@@ -165,10 +167,9 @@ def _facts(verification: VerificationReport, snapshot: Snapshot) -> str:
     ]
     for check in verification.checks:
         tests = check.tests
+        shown = "(hidden)" if check.hidden else as_json(check.command)
         counted = f", {tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped" if tests else ""
-        lines.append(
-            f"- check {as_json(check.command)}: {check.outcome} ({check.grade}, exit status {check.exit_code}{counted})"
-        )
+        lines.append(f"- check {shown}: {check.outcome} ({check.grade}, exit status {check.exit_code}{counted})")
     if not verification.checks:
         lines.append("- this goal has no checks: you alone decide")
     lines.extend(

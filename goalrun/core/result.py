@@ -82,6 +82,7 @@ def verification(report: VerificationReport) -> Json:
                 "reason": check.reason,
                 "failing": list(check.failing),
                 "output": check.output,
+                "hidden": check.hidden,
             }
             for check in report.checks
         ],
