@@ -161,7 +161,9 @@ class Trees(Repository):
         links = [line.partition(b"\t")[2] for line in listing if line.startswith(GITLINK.encode())]
         absent = ("000000", "0" * 40)
         files = []
-        for path in links if now is not None else ():
+        for path in links:
+            if now is None:
+                break
             below = self._git(["ls-tree", "-r", "-z", "--full-tree", now, "--", os.fsdecode(path) + "/"]).split(b"\0")
             for line in filter(None, below):
                 mode, _, blob = line.partition(b"\t")[0].decode("ascii").split(" ")

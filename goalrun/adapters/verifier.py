@@ -131,16 +131,15 @@ class WorktreeVerifier:
         """The checks that the worker is not shown, once all others have passed, in a worktree of their own."""
         if not self._spec.hidden_checks:
             return []
-        with self._laid_out(tree) as place:
-            copy = place.home.with_name(HIDDEN)
+        with self._laid_out(tree) as plain:
+            copy = plain.home.with_name(HIDDEN)
+            place = plain._replace(hidden=copy)
             if (self._folder / HIDDEN).is_dir():
                 shutil.copytree(self._folder / HIDDEN, copy, symlinks=True)
             else:
                 copy.mkdir()
             ran = [
-                self._runner.run(
-                    command, place._replace(hidden=copy), self._output(f"{label}/hidden-{number}.out"), on_process
-                )
+                self._runner.run(command, place, self._output(f"{label}/hidden-{number}.out"), on_process)
                 for number, command in enumerate(self._spec.hidden_checks, start=1)
             ]
         return [CheckResult(**{**dict(each.result), "hidden": True}) for each in ran]

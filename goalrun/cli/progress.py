@@ -108,7 +108,6 @@ def _verification(report: VerificationReport, stream: IO[str]) -> list[str]:
         reason = f": {one_line(check.reason)}" if check.reason else ""
         outcome = painted(check.outcome, stream)
         hidden = "hidden " if check.hidden else ""
-        found.append(
-            f"  {hidden}check {outcome} {one_line(check.command, 80)} ({seconds(check.seconds)}{tests}){reason}"
-        )
+        what = f"{hidden}check {outcome} {one_line(check.command, 80)}"
+        found.append(f"  {what} ({seconds(check.seconds)}{tests}){reason}")
     return found

@@ -121,3 +121,10 @@ def test_a_program_that_ends_in_the_middle_leaves_no_report(tmp_path: Path) -> N
 def test_nothing_is_planted_where_no_test_file_is_known(tmp_path: Path) -> None:
     assert Pytest().plant(tmp_path, collect([("tests/test_c.py", "failed")]), "aaaaaaaa") is None
     assert Pytest().plant(tmp_path, collect([("tests.test_gone::test_a", "passed")]), "aaaaaaaa") is None
+
+
+def test_variables_in_front_of_a_command_stay_variables(tmp_path: Path) -> None:
+    folder = write(tmp_path / "p", {"test_a.py": "import os\ndef test_x(): assert os.environ['A'] == 'b c'\n"})
+    code, found = ran(folder, f"A='b c' B= {COMMAND}")
+    assert code == 0
+    assert found is not None

@@ -62,6 +62,7 @@ VERIFICATION = {
             "reason": str,
             "failing": [str],
             "output": str,
+            "hidden": bool,
         }
     ],
     "tampering": [{"path": str, "kind": str}],

@@ -47,16 +47,21 @@ def prepare(command: str, start: Path, folder: Path, seen: Path) -> Report:
         folder: where reports go.
         seen: the same folder, as the command sees it.
     """
-    name = secrets.token_hex(8)
+    token = secrets.token_hex(8)
+    report = folder / token
     words = _plain_words(command)
     assignments = 0
     while words and assignments < len(words) and _ASSIGNMENT.fullmatch(words[assignments]):
         assignments += 1
     for runner in RUNNERS if words[assignments:] else ():
-        changed = runner.prepare(words[assignments:], start, seen / name)
+        changed = runner.prepare(words[assignments:], start, seen / token)
         if changed is not None:
-            return Report(shlex.join([*words[:assignments], *changed]), folder / name, runner)
-    return Report(command, folder / name, None)
+            # A quoted name would be a program's, not a variable's.
+            variables = [
+                f"{name}={shlex.quote(value)}" for name, _, value in (w.partition("=") for w in words[:assignments])
+            ]
+            return Report(" ".join([*variables, shlex.join(changed)]), report, runner)
+    return Report(command, report, None)
 
 
 def _plain_words(command: str) -> list[str]:
