@@ -184,6 +184,11 @@ class GoalLoop:
         achieved = passes and agreed and not self.state.spec.force
         rests = rests_on(report, judgement.judge if judgement is not None else "")
         detail = f"nothing to do: the workspace already passes; {rests}; --force runs the worker anyway"
+        weak = [check.command for check in report.checks if check.grade == "weak" and not check.hidden]
+        if weak and self.state.spec.verification.require_strong:
+            detail = f"--require-strong: this check can only pass weakly here: {weak[0]}"
+            self._note(GoalStopped(state=State.ERROR, detail=detail))
+            return
         self._note(
             BaseVerified(report=report, judgement=judgement, achieved=achieved, detail=detail if achieved else "")
         )

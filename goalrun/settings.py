@@ -90,6 +90,7 @@ class VerificationSettings(Value):
     require_sandbox: bool = False
     network: bool = False
     baseline: bool = True
+    require_strong: bool = False
 
 
 class AgentSettings(Value):

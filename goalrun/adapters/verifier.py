@@ -200,15 +200,12 @@ def _canary_failed(ran: Ran, canary: str) -> bool:
 
 
 def _graded(ran: Ran, floor: CheckBaseline) -> CheckResult:
-    """A result with its grade; a pass that the base's tests do not bear out is none."""
-    result = ran.result
-    if result.outcome != "pass":
-        return result
-    doubt = baseline.compared(floor, ran.found) if ran.found is not None else ""
-    changes: dict[str, object] = {"grade": "weak" if floor.weak else "strong", "reason": floor.weak}
-    if doubt:
-        changes = {"outcome": "fail", "reason": doubt}
-    return CheckResult(**{**dict(result), **changes})
+    """A result with the grade of its check; a pass that the base's tests do not bear out is none."""
+    changes: dict[str, object] = {"grade": "weak" if floor.weak else "strong"}
+    if ran.result.outcome == "pass":
+        doubt = baseline.compared(floor, ran.found) if ran.found is not None else ""
+        changes |= {"outcome": "fail", "reason": doubt} if doubt else {"reason": floor.weak}
+    return CheckResult(**{**dict(ran.result), **changes})
 
 
 def _outcome(checks: Sequence[CheckResult]) -> Literal["pass", "weak_pass", "fail"]:

@@ -41,6 +41,7 @@ SandboxLevel = Annotated[
 ]
 RequireSandbox = Annotated[bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap.")]
 Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
+RequireStrong = Annotated[bool, typer.Option("--require-strong", help="Weak passes do not count.")]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Do not run the checks on the base for a floor; passes are then weak.")
 ]
@@ -114,6 +115,7 @@ def start(
     require_sandbox: RequireSandbox = False,
     network: Network = False,
     no_baseline: NoBaseline = False,
+    require_strong: RequireStrong = False,
     worker_isolation: Annotated[
         str | None,
         typer.Option(
@@ -142,7 +144,8 @@ def start(
         protect=protect, may_change=may_change, pass_env=pass_env,
         verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps,
         require_sandbox=require_sandbox or None, network=network or None,
-        baseline=False if no_baseline else None, max_turns=max_turns, max_tokens=max_tokens,
+        baseline=False if no_baseline else None, require_strong=require_strong or None,
+        max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
         stuck_after=stuck_after,
     )  # fmt: skip
@@ -295,6 +298,7 @@ def verify(
     require_sandbox: RequireSandbox = False,
     network: Network = False,
     no_baseline: NoBaseline = False,
+    require_strong: RequireStrong = False,
     check_timeout: CheckTimeout = None,
     as_json: AsJson = False,
 ) -> int:
@@ -305,7 +309,8 @@ def verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
          "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "require_sandbox": require_sandbox or None,
-         "network": network or None, "baseline": False if no_baseline else None},
+         "network": network or None, "baseline": False if no_baseline else None,
+         "require_strong": require_strong or None},
         as_json=as_json,
     )  # fmt: skip
 

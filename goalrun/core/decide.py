@@ -52,7 +52,8 @@ def verified(spec: GoalSpec, report: VerificationReport) -> bool:
     """Whether the report is green and speaks of every check of the goal: a missing one has not passed."""
     run = {(check.command, check.hidden) for check in report.checks}
     needed = {(check, False) for check in spec.checks} | {(check, True) for check in spec.hidden_checks}
-    return report.green and run >= needed
+    strong = report.outcome == "pass" or not spec.verification.require_strong
+    return report.green and strong and run >= needed
 
 
 def rests_on(report: VerificationReport, judge: str) -> str:
@@ -163,6 +164,8 @@ def what_is_missing(outcome: TurnOutcome) -> str:
         first = f"{failed[0].command}: {failed[0].reason or failed[0].outcome}"
         first = "a hidden check failed" if failed[0].hidden else first
         return first + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else "")
+    if verification.outcome == "weak_pass" and outcome.judgement is None:
+        return f"the checks passed, but only weakly: {_why_weak(verification)}"
     if outcome.judgement is not None:
         return f"the judge is not satisfied: {outcome.judgement.verdict.reason or 'no reason given'}"
     return f"verification: {verification.outcome}"

@@ -128,6 +128,7 @@ class VerificationSpec(Value):
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
+        require_strong: a weak pass does not count.
         baseline: note which tests the base has, and see each check fail once, before the first turn.
     """
 
@@ -142,6 +143,7 @@ class VerificationSpec(Value):
     require_sandbox: bool = False
     network: bool = False
     baseline: bool = True
+    require_strong: bool = False
 
 
 class GoalSpec(Value):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support import GOOD_WORKER, Program, write
+from support import GOOD_WORKER, PYTHON, Program, write
 
 SPECIAL = "printf 'def total(prices, discount=0):\\n    return 180\\n' > shop.py"
 HIDDEN = (
@@ -69,3 +69,16 @@ def test_hidden_files_in_the_workspace_are_refused(program: Program, project: Pa
     alone = program.start("--hidden-files", str(tmp_path.parent), worker="true", check="false")
     assert alone.code == 2
     assert program.goals() == []
+
+
+def test_with_require_strong_a_check_that_can_only_be_weak_is_refused_before_anybody_is_paid(
+    program: Program, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+    done = program.start("--require-strong", "--json", worker=f"touch {marker}", check="test -e done.txt")
+    assert (done.code, done.json["state"]) == (11, "error")
+    assert "can only pass weakly" in done.json["detail"]
+    assert not marker.exists()
+    strong = program.start("--require-strong", "--json", worker=GOOD_WORKER, check=f"{PYTHON} -m pytest -q")
+    assert (strong.code, strong.json["turn_records"][0]["verification"]["outcome"]) == (0, "pass")
+    assert "(strong)" in strong.json["detail"]
