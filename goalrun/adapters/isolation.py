@@ -21,11 +21,18 @@ AS_ROOT = f'{MOUNT} -t proc proc /proc && exec {SETPRIV} {GIVEN_UP} -- "$@"'
 """Root mounts /proc itself: bubblewrap would cover parts of it, and then no sandbox inside could have a /proc."""
 
 
-def isolated(argv: Sequence[str], cwd: Path, state: Path) -> tuple[str, ...]:
-    """A command line that runs another one with the state folder hidden, among processes of its own."""
+def isolated(argv: Sequence[str], cwd: Path, state: Path, *, root: bool | None = None) -> tuple[str, ...]:
+    """A command line that runs another one with the state folder hidden, among processes of its own.
+
+    Args:
+        argv: the other one.
+        cwd: where it starts.
+        state: the folder that it gets to see empty.
+        root: whether root will run it; None is whoever runs this.
+    """
     program = [str(bwrap()), "--dev-bind", "/", "/", "--tmpfs", str(state), "--unshare-pid", "--die-with-parent"]
     options = ["--chdir", str(cwd), "--json-status-fd", str(process.STATUS_FD)]
-    if os.geteuid() == 0:
+    if root if root is not None else os.geteuid() == 0:
         return (*program, "--cap-add", "ALL", *options, "--", "/bin/sh", "-c", AS_ROOT, "sh", *argv)
     return (*program, "--proc", "/proc", *options, "--", *argv)
 

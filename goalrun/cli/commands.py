@@ -134,7 +134,7 @@ def start(
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Run a goal: turn after turn, until it is achieved or a limit stops it."""
+    """Run a goal until it is achieved or a limit stops it."""
     from goalrun.cli import running
 
     flags = running.flags(
@@ -168,7 +168,7 @@ def resume(
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Go on with a goal that ended without being achieved, or whose process died."""
+    """Go on with a goal that is not achieved yet."""
     from goalrun.cli import running
 
     changes = {
@@ -181,7 +181,7 @@ def resume(
 
 @app.command()
 def step(goal: Goal = "", as_json: AsJson = False) -> int:
-    """Run one turn, then pause; a running goal pauses after its turn."""
+    """Run one turn, then pause."""
     from goalrun.cli import running
 
     return running.step(goal, as_json=as_json)
@@ -189,7 +189,7 @@ def step(goal: Goal = "", as_json: AsJson = False) -> int:
 
 @app.command()
 def pause(goal: Goal = "", as_json: AsJson = False) -> int:
-    """Pause a running goal at once: its worker is told to end, then ended."""
+    """Pause a running goal at once."""
     from goalrun.cli import running
 
     return running.end(goal, "pause", as_json=as_json)
@@ -268,7 +268,7 @@ def diff(
     turn: Annotated[str | None, typer.Option("--turn", metavar="N|best", help="Only this turn's changes.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """What a goal changed: from its base to its newest snapshot, or in one turn."""
+    """What a goal, or one of its turns, changed."""
     from goalrun.cli import reading
 
     return reading.diff(goal, turn, as_json=as_json)
@@ -280,7 +280,7 @@ def restore(
     turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Put a turn's files into the workspace; refuses over work that is in no snapshot."""
+    """Put a turn's files into the workspace."""
     from goalrun.cli import running
 
     return running.restore(goal, turn, as_json=as_json)
@@ -302,7 +302,7 @@ def verify(
     check_timeout: CheckTimeout = None,
     as_json: AsJson = False,
 ) -> int:
-    """Only the verification, of the workspace as it is: exit 0 passed, 12 failed, 13 tampered."""
+    """Verify the workspace as it is, without a goal."""
     from goalrun.cli import verifying
 
     return verifying.verify(
@@ -317,7 +317,7 @@ def verify(
 
 @app.command()
 def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> int:
-    """Look at the project, propose checks, and write goalrun.toml."""
+    """Propose checks for this project; write goalrun.toml."""
     from goalrun.cli import setup
 
     return setup.init(yes=yes)
@@ -325,7 +325,7 @@ def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = Fals
 
 @app.command()
 def doctor(as_json: AsJson = False) -> int:
-    """What works on this machine, and what to do about the rest."""
+    """What works here, and what to do about the rest."""
     from goalrun.cli import setup
 
     return setup.doctor(as_json=as_json)
@@ -337,7 +337,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Remove achieved goals; one that can be resumed is never removed."""
+    """Remove achieved goals, never one to resume."""
     from goalrun.cli import setup
 
     return setup.clean(older_than, dry_run=dry_run, as_json=as_json)
@@ -345,7 +345,7 @@ def clean(
 
 @app.command()
 def config(as_json: AsJson = False) -> int:
-    """The settings in force here, and where each comes from."""
+    """The settings in force, and where each comes from."""
     from goalrun.cli import setup
 
     return setup.config(as_json=as_json)
