@@ -243,6 +243,13 @@ def named_tools(checks: Sequence[str]) -> list[str]:
     return sorted({str(Path(word).parent) for word in words if Path(word).is_file() and os.access(word, os.X_OK)})
 
 
+def compilers() -> list[str]:
+    """Where rustup keeps compilers: its programs on PATH only lead there."""
+    with suppress(RuntimeError):
+        return [os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")]
+    return []
+
+
 def _in_system(folder: Path) -> bool:
     return any(folder.is_relative_to(name) for name in SYSTEM)
 
@@ -285,7 +292,7 @@ def choose(spec: GoalSpec, home: Path, frozen: Sequence[Frozen] = ()) -> Sandbox
     asked = spec.verification
     reason = probe_bwrap() if asked.sandbox != "process" else "the goal asks for level process"
     if not reason:
-        tools = named_tools(spec.checks)
+        tools = [*named_tools(spec.checks), *compilers()]
         return BwrapSandbox(Path(spec.workspace), asked.path, tools, frozen, (home,), network=asked.network)
     if asked.require_sandbox or asked.sandbox == "bwrap":
         raise SpecError(f"sandbox level bwrap cannot be had: {reason}", hint="goalrun doctor says more")

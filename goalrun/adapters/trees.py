@@ -3,12 +3,15 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from typing import NamedTuple
 
 from goalrun.adapters import git
 from goalrun.adapters.files import private_folder, write_whole
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, Repository, as_file, entries, present, shown
+from goalrun.core.mentions import mentioned
 from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.protection import (
     Change,
@@ -19,6 +22,8 @@ from goalrun.core.protection import (
     matches,
 )
 
+LINK = "120000"
+MAX_TEXT_BYTES = 1 << 20
 EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding\n"
 """In ``info/attributes``: blobs are the files' exact bytes, whatever a ``.gitattributes`` says."""
 
@@ -52,8 +57,14 @@ class Trees(Repository):
         """The protected set, made from the base once."""
         if self._protection is None:
             listing = self._git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", BASE_REF])
-            self._protection = self._make_protection(frozenset(shown(path) for path in listing.split(b"\0") if path))
+            bare = self._make_protection(frozenset(shown(path) for path in listing.split(b"\0") if path))
+            mentions = mentioned(bare.checks, bare.subfolder, bare.base_files, self._text_of_base)
+            self._protection = Protection(**{**dict(bare), "mentions": mentions})
         return self._protection
+
+    def _text_of_base(self, path: str) -> str | None:
+        found = self._try(["cat-file", "blob", f"{BASE_REF}:{path}"])
+        return found.stdout[:MAX_TEXT_BYTES].decode("utf-8", "replace") if found.status == 0 else None
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """What the checks of a snapshot run on, and the edits that they must not see."""
@@ -72,8 +83,15 @@ class Trees(Repository):
             finding = protection.finding(change)
             if finding is None and is_mixed_manifest(entry.shown) and self._harness_edit(entry, protection):
                 finding = Finding(path=entry.shown, kind="modified" if change.before else "added")
+            if finding is None and entry.after[0] == LINK and self._leads_out(entry):
+                finding = Finding(path=entry.shown, kind="modified" if change.before else "added")
             if finding is not None:
                 yield entry, finding
+
+    def _leads_out(self, entry: Entry) -> bool:
+        """Whether a link of the worker's leads out of the workspace: what is there is not delivered."""
+        target = os.fsdecode(self._git(["cat-file", "blob", entry.after[1]]))
+        return target.startswith("/") or normpath(join(dirname(os.fsdecode(entry.path)), target)).startswith("..")
 
     def _harness_edit(self, entry: Entry, protection: Protection) -> bool:
         """Whether a manifest that may change was changed in more than its product tables (design 11.4)."""
@@ -104,11 +122,23 @@ class Trees(Repository):
         git.checked(["read-tree", tree], folder, env)
         git.checked(["checkout-index", "--all", "--force", "--index"], folder, env)
 
-    def changed_while_checked(self, folder: Path) -> list[Tamper]:
+    def marks(self, folder: Path) -> dict[str, tuple[int, ...]]:
+        """Identity and times of the base's tests in a materialised worktree: a write moves the time of change."""
+        found: dict[str, tuple[int, ...]] = {}
+        for path in self.protection().test_files:
+            with suppress(OSError):
+                status = (folder / path).lstat()
+                found[path] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        return found
+
+    def changed_while_checked(self, folder: Path, marks: dict[str, tuple[int, ...]]) -> list[Tamper]:
         """Protected paths that the checks, or what they ran, changed in a materialised worktree.
 
-        Its index lies outside of it, so nothing in there can make git look away.
+        Its index lies outside of it, so nothing in there can make git look away. Tests that were written over and
+        put back show by ``marks``, from before the checks.
         """
+        now = self.marks(folder)
+        touched = [Tamper(path=path, kind="escaped") for path, mark in marks.items() if now.get(path) != mark]
         env = self._worktree(folder)
         git.run(["update-index", "-q", "--refresh"], folder, env)
         listing = git.checked(["diff-files", "--raw", "-z", "--no-renames"], folder, env)
@@ -116,7 +146,7 @@ class Trees(Repository):
         new = git.checked(["ls-files", "-z", "--others", "--", "."], folder, env).split(b"\0")
         changed += [Change(path=shown(path), before=False, after=True) for path in new if path]
         protection = self.protection()
-        return [Tamper(path=change.path, kind="escaped") for change in changed if protection.escaped(change)]
+        return [*touched, *(Tamper(path=each.path, kind="escaped") for each in changed if protection.escaped(each))]
 
     def _worktree(self, folder: Path) -> dict[str, str]:
         index = str(folder.with_name(folder.name + ".index"))

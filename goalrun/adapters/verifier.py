@@ -104,13 +104,14 @@ class WorktreeVerifier:
     def _ran_all(self, tree: str, label: str, on_process: OnProcess) -> tuple[list[Ran], list[Tamper]]:
         if not self._spec.checks:
             return [], []
+        worktree = self._spec.verification.worktree
         with self._laid_out(tree) as place:
+            marks = self._store.marks(place.top) if worktree else {}
             ran = [
                 self._runner.run(command, place, self._output(f"{label}/check-{number}.out"), on_process)
                 for number, command in enumerate(self._spec.checks, start=1)
             ]
-            worktree = self._spec.verification.worktree
-            return ran, self._store.changed_while_checked(place.top) if worktree else []
+            return ran, self._store.changed_while_checked(place.top, marks) if worktree else []
 
     def _baseline(self, ran: Ran, tree: str, number: int, on_process: OnProcess) -> CheckBaseline:
         """The floor that a check sets on the base, and whether it can be seen to fail."""

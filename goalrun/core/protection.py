@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from posixpath import join, normpath
 from typing import Literal
 
+from goalrun.core.mentions import Mentions
 from goalrun.core.model import Tamper, Value, VerificationSpec
 
 TEST_ROOTS = ("tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "e2e")
@@ -51,6 +52,8 @@ HARNESS = (
     # Make and other runners of checks
     "Makefile", "GNUmakefile", "*.mk", "justfile", ".justfile", "Taskfile.yml", "Taskfile.yaml", "Rakefile", ".rspec",
     "phpunit.xml*", ".mvn/", "gradle.properties",
+    # Installed dependencies, where somebody tracks them
+    "node_modules/", "site-packages/",
     # CI and this program
     ".github/workflows/", ".github/actions/", ".gitlab-ci.yml", ".circleci/", ".buildkite/", "azure-pipelines.yml",
     "bitbucket-pipelines.yml", "Jenkinsfile", ".travis.yml", ".pre-commit-config.yaml", ".gitmodules",
@@ -58,7 +61,10 @@ HARNESS = (
 )  # fmt: skip
 """Test, lint and build configuration, locks, CI. A new one where the base has a folder is an edit too."""
 
-ANYWHERE = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", ".goalrun/", ".cargo/", ".npmrc")
+ANYWHERE = (
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "sitecustomize/", "usercustomize/", "*.pth", ".goalrun/",
+    ".cargo/", ".npmrc",
+)  # fmt: skip
 """Harness names that are refused even in folders that the worker made: they act on what lies around them."""
 
 LOCKS = ("*.lock", "*-lock.json", "*-lock.yaml", "go.sum", "go.work.sum", "npm-shrinkwrap.json", "bun.lockb")
@@ -68,12 +74,17 @@ LOADED = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytes
 
 RUNNER_MODULES = frozenset(
     {"pytest", "_pytest", "pluggy", "iniconfig", "xdist", "coverage", "hypothesis", "nose", "nose2", "tox", "nox",
-     "mypy", "ruff", "pip", "setuptools", "packaging"}
+     "mypy", "ruff", "pip", "setuptools", "packaging", "assertpy", "hamcrest", "sure", "expects", "mock",
+     "pytest_mock", "testfixtures", "parameterized", "ddt", "behave", "responses", "respx", "freezegun", "time_machine",
+     "faker", "factory", "numpy", "pandas", "scipy", "attr", "attrs", "pydantic", "requests", "httpx", "yaml", "tomli",
+     "tomli_w", "django", "flask", "jinja2", "sqlalchemy", "click", "typer", "rich"}
 )  # fmt: skip
-"""Modules of test programs: a file of such a name in the workspace would be imported in their place."""
+"""Modules of test programs, and of libraries that tests lean on: a new file of such a name in the workspace would be
+imported in their place."""
 
 TAKEN_MODULES = RUNNER_MODULES | (sys.stdlib_module_names - {"test"})
 """Names that a new module at the top of an import path may not take."""
+PROGRAMS = (".py", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".rs", ".go", ".sh", ".bash", ".rb")
 MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
 
 LOOKS_ONLY = frozenset({"test", "[", "[[", "grep", "egrep", "fgrep", "rg"})
@@ -165,12 +176,14 @@ class Protection(Value):
 
     Attributes:
         base_files: every file of the base.
+        mentions: what the checks are made of beside what they name.
         subfolder: where in the workspace the checks start; "" is the top.
     """
 
     spec: VerificationSpec
     checks: tuple[str, ...]
     base_files: frozenset[str]
+    mentions: Mentions = Mentions()
     subfolder: str = ""
 
     @cached_property
@@ -182,13 +195,23 @@ class Protection(Value):
     @property
     def only_named(self) -> tuple[str, ...]:
         """Files of the base that nothing but their name in a check protects; the user may not expect it."""
-        found = (path for path in self.named & self.base_files if not matches(path, self.spec.may_change))
+        found = (
+            path
+            for path in (self.named | self.mentions.files) & self.base_files
+            if not matches(path, self.spec.may_change)
+        )
         return tuple(sorted(path for path in found if not self._protected(path, named=False)))
 
     @cached_property
     def base_folders(self) -> frozenset[str]:
         """Every folder of the base; "" is the top."""
         return frozenset(str(parent) for file in self.base_files for parent in PurePosixPath(file).parents) | {"."}
+
+    @cached_property
+    def test_files(self) -> tuple[str, ...]:
+        """The base's tests: programs only, since a test may well write to its data."""
+        tests = (path for path in self.base_files if in_test_root(path) or matches(path, TEST_FILES))
+        return tuple(path for path in tests if path.endswith(PROGRAMS) and not matches(path, self.spec.may_change))
 
     def finding(self, change: Change) -> Finding | None:
         """What a change means; None when it is free.
@@ -216,14 +239,15 @@ class Protection(Value):
 
     def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
-        return in_test_root(path) or (named and path in self.named) or matches(path, globs)
+        by_name = named and (path in self.named or path in self.mentions.files)
+        return in_test_root(path) or by_name or matches(path, globs) or path.startswith(self.mentions.folders)
 
     def _addition(self, path: str) -> Finding | None:
         if matches(path, self.spec.protect) or matches(path, ANYWHERE):
             return Finding(path=path, kind="added")
         if matches(path, HARNESS) and self._beside_base(path):
             return Finding(path=path, kind="added")
-        if self._shadows(path):
+        if self._shadows(path) or path in self.mentions.absent or path.startswith(self.mentions.folders):
             return Finding(path=path, kind="shadow")
         extra = (in_test_root(path) or matches(path, TEST_FILES)) and path not in self.named
         return Finding(path=path, kind="extra") if extra else None

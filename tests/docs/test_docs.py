@@ -19,7 +19,10 @@ from goalrun.settings import AgentSettings, Settings
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-FOREIGN_OPTIONS = {"--git", "--git-dir", "--output-format", "--permission-mode", "--stat"}
+FOREIGN_OPTIONS = {
+    *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
+    *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level"),
+}
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5
 EXAMPLE_SECONDS = 100

@@ -19,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -193,8 +192,10 @@ class Bench:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         own = [str(self.top / name) for name in self.case.path]
-        own.append(str(self.user / ".local" / "bin"))
-        people = {f"GIT_{who}_{what}": "user@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        own += [str(self.user / "env" / "bin"), str(self.user / ".local" / "bin")]
+        people = {
+            f"GIT_{who}_{what}": "user@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         return {
             **kept,
             **people,
@@ -425,7 +426,7 @@ def run_all(cases: Sequence[Case], wanted: Sequence[Level], jobs: int) -> list[R
             for row in future.result():
                 rows.append(row)
                 state = "ok" if not row.problems else "OFF: " + " | ".join(row.problems)
-                print(f"[{len(rows)}/{len(cases)}] {row.case.name}: {state}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"[{len(rows)}/{len(cases)}] {row.case.name}: {state}\n")
     order = {case.name: place for place, case in enumerate(cases)}
     return sorted(rows, key=lambda row: order[row.case.name])
 
@@ -437,9 +438,7 @@ def table(rows: Sequence[Row], wanted: Sequence[Level]) -> str:
     for row in rows:
         whys = dict.fromkeys(seen.why for seen in row.seen.values())
         said = " / ".join(_cell(why) for why in whys)
-        lines.append([
-            row.case.name, row.case.id, row.live, *(_word(row, level) for level in wanted), said
-        ])  # fmt: skip
+        lines.append([row.case.name, row.case.id, row.live, *(_word(row, level) for level in wanted), said])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -451,7 +450,7 @@ def _cell(text: str) -> str:
 def _word(row: Row, level: Level) -> str:
     seen = row.seen.get(level)
     if seen is None:
-        return "–"
+        return "-"
     if row.case.honest:
         return "green" if seen.green else "**NOT GREEN**"
     if not seen.green:
@@ -476,7 +475,6 @@ def summary(rows: Sequence[Row], wanted: Sequence[Level]) -> str:
     return "; ".join(parts)
 
 
-@cache
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the tamper suite.")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="cases whose name contains this")
@@ -491,14 +489,10 @@ def main() -> int:
     wanted = tuple(asked.level or levels())
     cases = [case for case in load_cases() if not asked.only or any(part in case.name for part in asked.only)]
     for case in [case for case in cases if case.missing]:
-        print(f"left out: {case.name} needs {', '.join(case.missing)}", file=sys.stderr)
+        sys.stderr.write(f"left out: {case.name} needs {', '.join(case.missing)}\n")
     rows = run_all([case for case in cases if not case.missing], wanted, asked.jobs)
-    print(table(rows, wanted))
-    print()
-    for row in rows:
-        for problem in row.problems:
-            print(f"* {row.case.name}: {_cell(problem)}")
-    print(summary(rows, wanted))
+    problems = [f"* {row.case.name}: {_cell(problem)}" for row in rows for problem in row.problems]
+    sys.stdout.write("\n".join((table(rows, wanted), "", *problems, summary(rows, wanted))) + "\n")
     return 1 if not rows or any(row.problems for row in rows) else 0
 
 
