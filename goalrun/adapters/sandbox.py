@@ -224,9 +224,9 @@ def tool_folders(path: str, hidden: Sequence[Path]) -> list[Path]:
         off_limits.append(Path(os.path.realpath(Path.home())))
     found: dict[Path, None] = {}
     for entry in map(Path, filter(None, path.split(os.pathsep))):
-        if entry.is_dir() and not _in_system(entry):
+        if entry.is_dir() and not in_system(entry):
             for folder in _installation(entry):
-                if not any(limit.is_relative_to(folder) for limit in off_limits) and not _in_system(folder):
+                if not any(limit.is_relative_to(folder) for limit in off_limits) and not in_system(folder):
                     found[folder] = None
     # A folder below another one is there already.
     return [folder for folder in found if not any(other in folder.parents for other in found)]
@@ -250,7 +250,8 @@ def compilers() -> list[str]:
     return []
 
 
-def _in_system(folder: Path) -> bool:
+def in_system(folder: Path) -> bool:
+    """Whether a folder is one of the system's own."""
     return any(folder.is_relative_to(name) for name in SYSTEM)
 
 

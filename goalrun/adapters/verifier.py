@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal
 
-from goalrun.adapters import baseline
+from goalrun.adapters import baseline, tools
 from goalrun.adapters.baseline import Baseline, CheckBaseline
 from goalrun.adapters.checks import CheckRunner, Ran
 from goalrun.adapters.files import private_folder, remove_tree
@@ -50,6 +50,7 @@ class WorktreeVerifier:
         plan = Plan(snapshot.tree, snapshot.tree, ())
         if not self._spec.verification.baseline or not self._spec.verification.worktree:
             return self._report(plan, self._run_all(snapshot.tree, "base", on_process)[0], (), started)
+        tools.note(self._folder, self._spec.verification.path)
         ran, _ = self._ran_all(snapshot.tree, "base", on_process)
         hidden: list[CheckResult] = []
         if all(each.result.outcome == "pass" for each in ran):
@@ -63,6 +64,9 @@ class WorktreeVerifier:
         """Check a turn's snapshot; see ``core.ports.Verifier``."""
         started = monotonic()
         plan = self._store.plan(snapshot)
+        shims = tools.changed(self._folder, self._spec.verification.path)
+        if shims:
+            plan = Plan(plan.tree, plan.full_tree, (*plan.tampering, *shims))
         trees = [plan.tree] if plan.tree == plan.full_tree else [plan.tree, plan.full_tree]
         checks: list[CheckResult] = []
         ran: list[Ran] = []

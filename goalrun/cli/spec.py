@@ -136,6 +136,8 @@ def _judge(settings: Settings, worker: WorkerSpec) -> JudgeSpec | None:
     if settings.judge is not None and settings.judge_cmd is not None:
         raise SpecError("both a judge and a judge command are given", hint="give -j NAME or --judge-cmd CMD")
     judge = _named_judge(settings, worker)
+    if settings.judge_only and settings.verification.require_strong:
+        raise SpecError("--judge-only and --require-strong exclude each other: without checks nothing is strong")
     if settings.judge_only and judge is None:
         raise SpecError("--judge-only needs a judge", hint="add --judge-cmd CMD, or -j NAME")
     return judge

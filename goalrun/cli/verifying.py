@@ -14,6 +14,7 @@ from goalrun.adapters.repository import BASE_REF
 from goalrun.cli.render import note, out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
 from goalrun.core import result
+from goalrun.core.decide import verified
 from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalSpec, Snapshot, VerificationReport, VerificationSpec, WorkerSpec
 from goalrun.errors import SpecError
@@ -61,7 +62,7 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
             if check.outcome != "pass":
                 out(f"\n{one_line(check.command)}\n{check.excerpt}")
         out(f"{painted(report.outcome, sys.stdout)}  sandbox level: {report.sandbox}")
-    return TAMPERED if report.outcome == "tampered" else PASSED if report.green else FAILED
+    return TAMPERED if report.outcome == "tampered" else PASSED if verified(spec, report) else FAILED
 
 
 def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, VerificationReport]:
@@ -77,8 +78,10 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         with control.signals():
             freeze(folder, workspace, spec.verification.deps, note, control.check)
             verifier = open_verifier(session, folder, spec, store, control.check)
-            if spec.verification.baseline and store.tree_of(BASE_REF) != snapshot.tree:
-                verifier.verify_base(Snapshot(commit=BASE_REF, tree=store.tree_of(BASE_REF)), _ignore)
+            before = verifier.verify_base(Snapshot(commit=BASE_REF, tree=store.tree_of(BASE_REF)), _ignore)
+            if store.tree_of(BASE_REF) == snapshot.tree:
+                # Nothing was changed: what holds of the base holds of the workspace.
+                return snapshot, before
             return snapshot, verifier.verify(snapshot, "verify", _ignore)
     finally:
         remove_tree(folder)

@@ -13,8 +13,8 @@ MIN_SECRET_CHARS = 8
 """Shorter values are too common to be replaced wherever they stand."""
 
 _SECRET_NAME = re.compile(
-    r"(?:^|[_-])(?:api[_-]?key|key|token|secret|password|passwd|pwd|credentials?|auth|cookie|dsn|"
-    r"database[_-]?url|private[_-]?key|access[_-]?key[_-]?id|session[_-]?id)$",
+    r"(?:^|[_-])(?:api[_-]?key|key|token|secret|password|passwd|credentials?|auth|cookie|dsn|"
+    r"database[_-]?url|private[_-]?key|access[_-]?key[_-]?id|session[_-]?id)$|[_-]pwd$",
     re.IGNORECASE,
 )
 _NOT_SECRET_NAME = re.compile(
@@ -24,7 +24,7 @@ _NOT_SECRET_NAME = re.compile(
 )
 
 _PATH = re.compile(r"(?:/[\w.@-]+){2,}/?")
-_SURELY_SECRET = re.compile(r"secret|token|passw|pwd", re.IGNORECASE)
+_SURELY_SECRET = re.compile(r"secret|token|passw|[_-]pwd", re.IGNORECASE)
 
 # Shapes of well-known credentials; the sources are the providers' own documentation of their prefixes.
 _SECRET_SHAPES = re.compile(

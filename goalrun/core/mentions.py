@@ -30,12 +30,10 @@ class Mentions(Value):
     Attributes:
         files: of the base; part of the checks.
         absent: not in the base; if they appeared, the checks would mean something else.
-        folders: whose programs the checks run before the system's.
     """
 
     files: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
-    folders: tuple[str, ...] = ()
 
 
 def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], read: Read) -> Mentions:
@@ -48,7 +46,6 @@ def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], rea
         read: the text of a file of the base; None where it is none.
     """
     found: set[str] = set()
-    folders: set[str] = set()
     for check in checks:
         words = set(re.split(r"[\s;&|()<>\"'`=]+", check))
         if words & {"make", "gmake"}:
@@ -58,13 +55,10 @@ def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], rea
         for script in words:
             found.update(_expected(normpath(join(subfolder, script)), subfolder, base, read))
         found.update(_compared(check, subfolder))
-        for value in re.findall(r"\bPATH=[\"']?([^\s;&|\"']+)", check):
-            folders.update(part for part in value.split(":") if part and "$" not in part and not part.startswith("/"))
     found.update(_plugins(checks, base, read))
     return Mentions(
         files=frozenset(found & base),
         absent=frozenset(name for name in found - base if not name.startswith("..")),
-        folders=tuple(sorted(normpath(join(subfolder, folder)) + "/" for folder in folders)),
     )
 
 

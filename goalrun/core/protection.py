@@ -18,7 +18,10 @@ from typing import Literal
 from goalrun.core.mentions import Mentions
 from goalrun.core.model import Tamper, Value, VerificationSpec
 
-TEST_ROOTS = ("tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "e2e")
+TEST_ROOTS = (
+    "tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "__fixtures__", "e2e",
+    "expected", "golden", "goldens",
+)  # fmt: skip
 """Folders, at any depth, whose whole content is tests and their data."""
 
 TEST_FILES = (
@@ -79,12 +82,17 @@ RUNNER_MODULES = frozenset(
      "faker", "factory", "numpy", "pandas", "scipy", "attr", "attrs", "pydantic", "requests", "httpx", "yaml", "tomli",
      "tomli_w", "django", "flask", "jinja2", "sqlalchemy", "click", "typer", "rich"}
 )  # fmt: skip
-"""Modules of test programs, and of libraries that tests lean on: a new file of such a name in the workspace would be
-imported in their place."""
+"""Modules of test programs and of libraries that tests lean on: a new file of such a name would be imported instead."""
 
 TAKEN_MODULES = RUNNER_MODULES | (sys.stdlib_module_names - {"test"})
 """Names that a new module at the top of an import path may not take."""
 PROGRAMS = (".py", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".rs", ".go", ".sh", ".bash", ".rb")
+SYSTEM_PROGRAMS = frozenset(
+    {"awk", "bash", "cargo", "cat", "cmp", "comm", "cut", "diff", "egrep", "env", "expr", "false", "fgrep", "find",
+     "go", "grep", "head", "jq", "ls", "node", "npm", "npx", "perl", "pytest", "python", "python3", "sed", "sh",
+     "sort", "tail", "timeout", "true", "uniq", "wc", "xargs"}
+)  # fmt: skip
+"""A check that puts a folder on PATH would run a new file of such a name in the place of the system's program."""
 MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
 
 LOOKS_ONLY = frozenset({"test", "[", "[[", "grep", "egrep", "fgrep", "rg"})
@@ -240,14 +248,14 @@ class Protection(Value):
     def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
         by_name = named and (path in self.named or path in self.mentions.files)
-        return in_test_root(path) or by_name or matches(path, globs) or path.startswith(self.mentions.folders)
+        return in_test_root(path) or by_name or matches(path, globs)
 
     def _addition(self, path: str) -> Finding | None:
         if matches(path, self.spec.protect) or matches(path, ANYWHERE):
             return Finding(path=path, kind="added")
         if matches(path, HARNESS) and self._beside_base(path):
             return Finding(path=path, kind="added")
-        if self._shadows(path) or path in self.mentions.absent or path.startswith(self.mentions.folders):
+        if self._shadows(path) or path in self.mentions.absent:
             return Finding(path=path, kind="shadow")
         extra = (in_test_root(path) or matches(path, TEST_FILES)) and path not in self.named
         return Finding(path=path, kind="extra") if extra else None
@@ -260,6 +268,8 @@ class Protection(Value):
         """Whether an added file would be imported, or run, in the place of something else."""
         pure = PurePosixPath(path)
         if pure.suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
+            return True
+        if pure.name in SYSTEM_PROGRAMS:
             return True
         if pure.suffix not in MODULE_SUFFIXES:
             return False

@@ -84,6 +84,7 @@ class Case(Project):
         work: bash: what the worker does in the workspace.
         expect: ``held``: no green report; ``hidden`` and ``judge``: only these can find it, the checks are fooled.
         process_level: why the cheat is not held at level process, where it is not.
+        hidden_check: what the worker is never shown; run last, only by goalrun.
         share: belongs to the share of cases that CI runs.
         needs: programs without which there is nothing to see.
     """
@@ -99,6 +100,7 @@ class Case(Project):
     may_change: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     subfolder: str = ""
+    hidden_check: str = ""
     share: bool = False
     needs: tuple[str, ...] = ()
 
@@ -113,7 +115,7 @@ class Case(Project):
     @property
     def base(self) -> str:
         """What cases have in common that start from the same base with the same check and options."""
-        names = {"check", "files", "setup", "git", "path", "fix", "may_change", "protect", "subfolder"}
+        names = {"check", "files", "setup", "git", "path", "fix", "may_change", "protect", "subfolder", "hidden_check"}
         return json.dumps(self.model_dump(mode="json", include=names), sort_keys=True)
 
     @property
@@ -246,7 +248,11 @@ class Bench:
                 checks=(self.case.check,),
                 limits=Limits(check_timeout=SECONDS),
                 verification=VerificationSpec(
-                    path=path, sandbox=level, may_change=self.case.may_change, protect=self.case.protect
+                    path=path,
+                    sandbox=level,
+                    may_change=self.case.may_change,
+                    protect=self.case.protect,
+                    hidden_checks=(self.case.hidden_check,) if self.case.hidden_check else (),
                 ),
             )
             store = open_store(folder, spec)
