@@ -18,28 +18,28 @@ MAX_ENTRIES = 20_000
 Mark = list[int]
 
 
-def note(folder: Path, path: str) -> None:
+def note(folder: Path, path: str, workspace: Path) -> None:
     """Keep what the programs on a PATH are, in a goal's folder; done once."""
     if not (folder / FILE).exists():
-        write_whole(folder / FILE, json.dumps(_marks(path)))
+        write_whole(folder / FILE, json.dumps(_marks(path, workspace)))
 
 
-def changed(folder: Path, path: str) -> list[Tamper]:
+def changed(folder: Path, path: str, workspace: Path) -> list[Tamper]:
     """Programs on a PATH that are not what they were when they were noted."""
     with suppress(FileNotFoundError, ValueError):
         before: dict[str, Mark] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        now = _marks(path)
+        now = _marks(path, workspace)
         found = [name for name, mark in now.items() if name in before and before[name] != mark]
         found += [name for name in now if name not in before and _stands_in_front(Path(name), path)]
         return [Tamper(path=name, kind="shadow") for name in sorted(found)]
     return []
 
 
-def _marks(path: str) -> dict[str, Mark]:
-    """Identity, size and times of every program in the folders of a PATH that are not the system's."""
+def _marks(path: str, workspace: Path) -> dict[str, Mark]:
+    """Identity, size and time of every program on a PATH that is neither the system's nor in the workspace."""
     found: dict[str, Mark] = {}
     for entry in map(Path, filter(None, path.split(os.pathsep))):
-        if in_system(entry):
+        if in_system(entry) or entry.is_relative_to(workspace):
             continue
         with suppress(OSError):
             for each in os.scandir(entry):

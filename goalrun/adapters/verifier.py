@@ -50,7 +50,7 @@ class WorktreeVerifier:
         plan = Plan(snapshot.tree, snapshot.tree, ())
         if not self._spec.verification.baseline or not self._spec.verification.worktree:
             return self._report(plan, self._run_all(snapshot.tree, "base", on_process)[0], (), started)
-        tools.note(self._folder, self._spec.verification.path)
+        tools.note(self._folder, self._spec.verification.path, Path(self._spec.workspace))
         ran, _ = self._ran_all(snapshot.tree, "base", on_process)
         hidden: list[CheckResult] = []
         if all(each.result.outcome == "pass" for each in ran):
@@ -64,7 +64,7 @@ class WorktreeVerifier:
         """Check a turn's snapshot; see ``core.ports.Verifier``."""
         started = monotonic()
         plan = self._store.plan(snapshot)
-        shims = tools.changed(self._folder, self._spec.verification.path)
+        shims = tools.changed(self._folder, self._spec.verification.path, Path(self._spec.workspace))
         if shims:
             plan = Plan(plan.tree, plan.full_tree, (*plan.tampering, *shims))
         trees = [plan.tree] if plan.tree == plan.full_tree else [plan.tree, plan.full_tree]

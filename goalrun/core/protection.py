@@ -95,7 +95,10 @@ SYSTEM_PROGRAMS = frozenset(
 """A check that puts a folder on PATH would run a new file of such a name in the place of the system's program."""
 MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
 
-LOOKS_ONLY = frozenset({"test", "[", "[[", "grep", "egrep", "fgrep", "rg"})
+LOOKS_ONLY = frozenset(
+    {"test", "[", "[[", "grep", "egrep", "fgrep", "rg", "compileall", "py_compile", "mypy", "pyright", "ruff", "black",
+     "isort", "flake8", "pylint", "eslint", "prettier", "tsc", "shellcheck", "gofmt", "rustfmt"}
+)  # fmt: skip
 """Commands whose operands are the thing that is checked, not a part of the check."""
 
 FREE_TABLES: Mapping[str, frozenset[str]] = {
@@ -241,7 +244,7 @@ class Protection(Value):
         Test programs write files: new ones count only where they would be loaded, locks never do.
         """
         finding = self.finding(change)
-        if finding is None or matches(change.path, LOCKS):
+        if finding is None or matches(change.path, LOCKS) or matches(change.path, ("__pycache__/",)):
             return False
         return change.before or finding.kind == "shadow" or matches(change.path, LOADED)
 
@@ -293,7 +296,8 @@ def _named_words(check: str) -> Iterator[str]:
         words = [word for word in re.split(r"[\s<>\"'=]+", command) if word]
         greps = bool(words) and words[0].endswith(("grep", "rg"))
         patterns = greps and any(word == "-f" or word.startswith("--file") for word in words)
-        if patterns or not (words and words[0] in LOOKS_ONLY):
+        module = words[2] if words[1:2] == ["-m"] and len(words) > 2 else ""  # noqa: PLR2004 - python -m MODULE
+        if patterns or not (words and {words[0], module} & LOOKS_ONLY):
             yield from words
 
 

@@ -220,7 +220,7 @@ def test_verify_says_passed_failed_and_tampered(program: Program, project: Path)
     assert program.run("verify", "-c", CHECK).code == 12
     write(project, {"shop.py": "def total(prices, discount=0):\n    return 180\n"})
     passed = program.run("verify", "-c", CHECK, "--json")
-    assert (passed.code, passed.json["outcome"]) == (0, "weak_pass")
+    assert (passed.code, passed.json["outcome"]) == (0, "pass")
     (project / "tests/test_shop.py").write_text("")
     tampered = program.run("verify", "-c", CHECK, "--json")
     assert (tampered.code, tampered.json["outcome"]) == (13, "tampered")

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from goalrun.adapters import baseline, process
+from goalrun.adapters import baseline, process, tools
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home
@@ -246,13 +246,13 @@ class Bench:
                 subfolder=self.case.subfolder,
                 worker=WorkerSpec(name="command", command=("true",)),
                 checks=(self.case.check,),
+                hidden_checks=(self.case.hidden_check,) if self.case.hidden_check else (),
                 limits=Limits(check_timeout=SECONDS),
                 verification=VerificationSpec(
                     path=path,
                     sandbox=level,
                     may_change=self.case.may_change,
                     protect=self.case.protect,
-                    hidden_checks=(self.case.hidden_check,) if self.case.hidden_check else (),
                 ),
             )
             store = open_store(folder, spec)
@@ -266,6 +266,7 @@ class Bench:
                     raise ValueError(f"{self.case.name}: at level {level} the base is not red: {_why(red)}")
                 _baselines[key] = baseline.load(folder)
             baseline.save(folder, _baselines[key])
+            tools.note(folder, path, self.top)
             self._turn(level, home.path, work)
             # Whoever resumes the goal does so from a shell that the worker may have prepared.
             shell = self._new_shell()
