@@ -69,6 +69,8 @@ def workspace_here() -> tuple[Path, str]:
     except OSError as failure:
         raise SpecError("the current folder is gone", hint="change into a folder that exists") from failure
     workspace = find_workspace(here)
+    if ".git" in workspace.parts:
+        raise SpecError(f"{here} is inside a repository's own folder", hint="change into its working tree")
     try:
         str(here).encode("utf-8")
     except UnicodeEncodeError as failure:

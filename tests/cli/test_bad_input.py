@@ -126,6 +126,10 @@ def test_a_workspace_that_contains_goalrun_itself(program: Program) -> None:
     assert "goalrun's own code" in said
 
 
+def test_the_inside_of_a_repository(program: Program, project: Path) -> None:
+    assert "repository's own folder" in refused(program, "start", "x", *OK, cwd=project / ".git" / "refs")
+
+
 def test_no_git(program: Program, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     program.environment = {"PATH": str(tmp_path / "bin")}
