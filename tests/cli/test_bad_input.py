@@ -195,7 +195,8 @@ def test_a_deleted_current_folder(program: Program, tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         f"os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})\n"
-        f"os.execv({sys.executable!r}, 'python -P -m goalrun start x --worker-cmd true -c true'.split())\n"
+        "arguments = [sys.executable, *'-P -m goalrun start x --worker-cmd true -c true'.split()]\n"
+        "os.execv(sys.executable, arguments)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], env=program.env(), capture_output=True, text=True, check=False)
     assert run.returncode == 2
