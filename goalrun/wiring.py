@@ -284,8 +284,8 @@ def open_store(folder: Path, spec: GoalSpec) -> GitStore:
     )
 
 
-def start_detached(session: Session, goal: str, options: list[str]) -> int:
-    """Run a goal in a process of its own, which outlives this one; its pid."""
+def start_detached(session: Session, goal: str, options: list[str]) -> Callable[[], int | None]:
+    """Run a goal in a process of its own, which outlives this one; what tells its exit status once it has ended."""
     folder = session.home.folder(goal)
     # -P: the workspace, which is the current folder, must not be able to offer modules.
     argv = [sys.executable, "-P", "-m", "goalrun", "run-detached", goal, *options]

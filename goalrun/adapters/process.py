@@ -243,8 +243,12 @@ def _kill_adopted() -> None:
             raise ProcessFailure("processes of a command cannot be killed")
 
 
-def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> int:
-    """Start a process that outlives this one and its terminal; its pid."""
+def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callable[[], int | None]:
+    """Start a process that outlives this one and its terminal.
+
+    Returns:
+        What tells its exit status, and None for as long as it runs.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -255,4 +259,4 @@ def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> int:
             start_new_session=True,
             cwd="/",
         )
-    return process.pid
+    return process.poll

@@ -1,6 +1,5 @@
 """The commands that run goals, or that act on running ones."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -243,11 +242,12 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
         control.hint(how.hint)
     arguments = [] if limits is None else ["--limits", limits.model_dump_json()]
     log = folder / "runner.log"
-    pid = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
+    exit_status = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
     end = time.monotonic() + ANSWER_SECONDS
     while runner(folder) is None and time.monotonic() < end:
-        ended, code = _ended(pid)
-        if ended and code == WorkspaceBusy.exit_code:
+        code = exit_status()
+        ended = code is not None
+        if code == WorkspaceBusy.exit_code:
             raise WorkspaceBusy(_last_line(log).removeprefix("goalrun: "), hint="wait for it, or leave out --no-wait")
         if ended and read_result(folder)["state"] == "interrupted":
             raise EnvironmentFailure(f"the background process ended at once: {_last_line(log)}", hint=f"see {log}")
@@ -266,14 +266,6 @@ def _last_line(log: Path) -> str:
     """What the background process complained about: the first line of its last complaint."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return next((line for line in reversed(lines) if line.startswith("goalrun: ")), lines[-1] if lines else "no word")
-
-
-def _ended(pid: int) -> tuple[bool, int]:
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return True, 0
-    return done == pid, os.waitstatus_to_exitcode(status) if done == pid else 0
 
 
 def run_detached(goal: str, limits: str, *, no_wait: bool) -> int:

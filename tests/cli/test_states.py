@@ -340,3 +340,17 @@ def test_the_same_object_is_printed_everywhere(program: Program) -> None:
     assert program.run("status", "--json").json == started
     assert program.goals() == [started]
     assert shlex.quote(started["id"]) == started["id"]
+
+
+def test_a_detached_goal_that_may_not_wait_for_a_busy_workspace_leaves_nothing(
+    program: Program, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    first = program.spawn("start", "x", "--worker-cmd", f"touch {begun}; sleep 1000", "-c", "false")
+    wait_until(begun.exists, "the first worker began")
+    second = program.start("-d", "--no-wait", worker="true", check="false")
+    assert second.code == 8, second.err
+    assert "busy" in second.err
+    assert len(program.goals()) == 1
+    assert program.run("stop").code == 0
+    assert finish(first).code == 7
