@@ -86,7 +86,7 @@ class VerificationSettings(Value):
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
     deps: tuple[Text, ...] = ()
-    sandbox: Literal["auto", "bwrap", "process"] = "auto"
+    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
     baseline: bool = True

@@ -181,7 +181,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         record, state = journal.append(begun, state)
         how.reporter.show(record, state)
         _furnish(folder, state.spec, how, control)
-        ports = _ports(session, folder, state.spec, journal, control, how.reporter, clock)
+        ports = _ports(session, folder, state, journal, control, how.reporter, clock)
         return GoalLoop(state, ports).run()
     except EnvironmentFailure as failure:
         # Before the loop, which records its own failures, could begin.
@@ -230,20 +230,24 @@ def _furnish(folder: Path, spec: GoalSpec, how: Running, control: FileControl) -
 def _ports(
     session: Session,
     folder: Path,
-    spec: GoalSpec,
+    state: GoalState,
     journal: SqliteJournal,
     control: FileControl,
     reporter: Reporter,
     clock: SystemClock,
 ) -> Ports:
+    spec = state.spec
+    floor = state.base_verification.floor if state.base_verification is not None else ""
     known = secrets_of(session.environment)
     hidden = None if _isolation(spec) != NAMESPACES else session.home.path
     store = open_store(folder, spec)
+    if state.base is not None:
+        store.base = state.base.commit
     return Ports(
         journal=journal,
         store=store,
         worker=CommandWorker(spec, folder, hidden, session.environment, known, control.check),
-        verifier=open_verifier(session, folder, spec, store, control.check),
+        verifier=open_verifier(session, folder, spec, store, control.check, floor),
         judge=CommandJudge(spec, spec.judge, folder, session.environment, known, control.check) if spec.judge else None,
         control=control,
         reporter=reporter,
@@ -254,9 +258,9 @@ def _ports(
 
 
 def open_verifier(
-    session: Session, folder: Path, spec: GoalSpec, store: GitStore, poll: Callable[[], None]
+    session: Session, folder: Path, spec: GoalSpec, store: GitStore, poll: Callable[[], None], floor: str = ""
 ) -> WorktreeVerifier:
-    """What runs the checks of a goal, at the level that it asks for.
+    """What runs the checks of a goal, at the level that it asks for; ``floor`` as the journal has it.
 
     Raises:
         SpecError: that level cannot be had.
@@ -270,7 +274,7 @@ def open_verifier(
         sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
-    return WorktreeVerifier(spec, store, folder, runner, sandbox.level)
+    return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor)
 
 
 def open_store(folder: Path, spec: GoalSpec) -> GitStore:

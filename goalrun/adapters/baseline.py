@@ -5,10 +5,8 @@ that has to fail, was seen to fail: then a pass is not just an exit status.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from goalrun.adapters.files import write_whole
 from goalrun.adapters.reports.found import Found, Outcome
@@ -26,12 +24,15 @@ class CheckBaseline(Value):
         outcomes: every test by id.
         flaky: tests that came out differently in the two runs.
         weak: why a pass of this check can only be weak; "" where its canary failed as it has to.
+        unproven: no canary was reached on the base, because the check failed before it (``pytest -x``): the canary
+            of the turn that passes decides whether that pass is strong.
     """
 
     command: str
     outcomes: Mapping[str, Outcome] = {}
     flaky: frozenset[str] = frozenset()
     weak: str = ""
+    unproven: bool = False
 
 
 class Baseline(Value):
@@ -45,25 +46,34 @@ class Baseline(Value):
         return next(found, CheckBaseline(command=command, weak="there is no baseline"))
 
 
-def save(folder: Path, baseline: Baseline) -> None:
-    """Keep a baseline in the goal's folder."""
-    write_whole(folder / FILE, baseline.model_dump_json())
+def save(folder: Path, baseline: Baseline) -> str:
+    """Keep a baseline in the goal's folder; its digest."""
+    data = baseline.model_dump_json()
+    write_whole(folder / FILE, data)
+    return _digest(data.encode())
 
 
-def load(folder: Path) -> Baseline:
-    """The baseline of a goal; one without checks if none was taken.
+def load(folder: Path, digest: str) -> Baseline:
+    """The baseline of a goal.
+
+    Args:
+        folder: the goal's folder.
+        digest: of what was kept, as the journal has it.
 
     Raises:
-        EnvironmentFailure: it is damaged.
+        EnvironmentFailure: it is gone, or not what was kept: a process of the user's can write there.
     """
-    with suppress(FileNotFoundError):
-        try:
-            return Baseline.model_validate_json((folder / FILE).read_bytes())
-        except ValidationError as failure:
-            raise EnvironmentFailure(
-                f"the baseline {folder / FILE} is damaged", hint="start the goal anew"
-            ) from failure
-    return Baseline(checks=())
+    try:
+        data = (folder / FILE).read_bytes()
+        if _digest(data) == digest:
+            return Baseline.model_validate_json(data)
+    except OSError as failure:
+        raise EnvironmentFailure(f"cannot read the baseline: {failure}", hint="start the goal anew") from failure
+    raise EnvironmentFailure(f"the baseline {folder / FILE} was changed", hint="start the goal anew")
+
+
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()
 
 
 def compared(base: CheckBaseline, found: Found) -> str:

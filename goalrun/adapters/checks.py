@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 from goalrun.adapters import process, reports
 from goalrun.adapters.environment import check_environment
 from goalrun.adapters.files import read_bounded
-from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.sandbox import Place, Sandbox
 from goalrun.core.evidence import clean, count
 from goalrun.core.model import CheckResult, GoalSpec
@@ -105,22 +104,22 @@ class CheckRunner:
     def _execute(self, command: str, place: Place, output: Path, on_process: OnProcess) -> process.Finished:
         inside = self._sandbox.seen(place)
         environment = check_environment(self._spec, self._environment, inside, self._sandbox.path)
-        argv, launched = self._sandbox.wrap(
+        wrapped = self._sandbox.wrap(
             ("bash", "-euo", "pipefail", "-c", command), place, inside.top / self._spec.subfolder, environment
         )
         status = place.home.with_name("status")
         status.unlink(missing_ok=True)
         return process.run(
             process.Command(
-                argv=argv,
-                # A launcher starts in a folder of ours, with an environment of its own.
-                cwd=place.home if launched else place.top / self._spec.subfolder,
-                env={GOAL_VARIABLE: self._spec.id} if launched else environment,
+                argv=wrapped.argv,
+                cwd=wrapped.cwd,
+                env=wrapped.env,
                 stdout=output,
                 timeout=self._spec.limits.check_timeout,
                 secrets=self._secrets,
                 umask=0o022,
-                status=status if launched else None,
+                status=status if wrapped.recorded else None,
+                launcher=wrapped.stays,
             ),
             lambda identity: on_process("check", identity),
             self._poll,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 GOAL_VARIABLE = "GOALRUN_GOAL_ID"
 """Set in the environment of every process that a goal starts; children inherit it."""
 REAP_SECONDS = 5.0
+MAX_UNTIED = 10
+CLOCK_STEP_SECONDS = 1.0
+"""Start times are counted from the boot, whose own time the kernel tells in whole seconds."""
 
 
 @cache
@@ -100,6 +103,38 @@ def reap(processes: "Iterable[ProcessIdentity]", goal: str) -> int:
                 killed.add(process.pid)
         psutil.wait_procs(found, timeout=REAP_SECONDS / 50)
     return len(killed)
+
+
+def untied(workspace: Path, since: float) -> tuple[str, ...]:
+    """Processes of this user, outside of this process's own tree, that began lately and have to do with a workspace.
+
+    They work in it, or nobody but the system is their parent: a worker can have had them started (at(1), systemd-run,
+    a terminal multiplexer), and so can the user.
+
+    Args:
+        workspace: its real path.
+        since: seconds since the epoch.
+    """
+    import psutil
+
+    me = psutil.Process()
+    own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
+    found = []
+    for process in psutil.process_iter(["pid", "create_time", "uids", "name"]):
+        known = process.info
+        if known["pid"] in own or known["create_time"] is None or known["create_time"] < since - CLOCK_STEP_SECONDS:
+            continue
+        if known["uids"] is not None and known["uids"].real == os.getuid() and _concerns(process, workspace):
+            found.append(f"{known['pid']} {known['name']}")
+    return tuple(found[:MAX_UNTIED])
+
+
+def _concerns(process: "psutil.Process", workspace: Path) -> bool:
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        return Path(process.cwd()).is_relative_to(workspace) or process.ppid() == 1
+    return False
 
 
 def _ours(process: "ProcessIdentity") -> bool:

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.sandbox import PROBE_SECONDS, bwrap
+from goalrun.adapters.sandbox import PROBE_SECONDS
+from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.errors import EnvironmentFailure
 
 MOUNT, SETPRIV = Path("/usr/bin/mount"), Path("/usr/bin/setpriv")
@@ -57,6 +58,7 @@ def probe() -> str:
             stdout=scratch / "out",
             timeout=PROBE_SECONDS,
             status=scratch / "status",
+            launcher=str(bwrap()),
         )
         try:
             process.run(command, lambda _: None, lambda: None)

@@ -44,8 +44,9 @@ class Command(NamedTuple):
         timeout: seconds.
         secrets: values replaced in the output before it is written.
         umask: None keeps the caller's.
-        status: a new file in which the launcher that ``argv`` begins with (bubblewrap) records, on ``STATUS_FD``, how
-            the command inside ended; without that record the launcher failed, and nothing is known of the command.
+        status: a new file in which the launcher that ``argv`` begins with records, on ``STATUS_FD``, that it did its
+            part, or how the command inside ended; without that record nothing is known of the command.
+        launcher: the launcher's program, where it stays in front of the command: it is not told to end.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +59,7 @@ class Command(NamedTuple):
     secrets: tuple[str, ...] = ()
     umask: int | None = None
     status: Path | None = None
+    launcher: str = ""
 
 
 class Finished(NamedTuple):
@@ -119,7 +121,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "umask": command.umask,
         "status": str(command.status) if command.status else None,
         "status_fd": STATUS_FD,
-        "launcher": os.path.realpath(command.argv[0]) if command.status else "",
+        "launcher": os.path.realpath(command.launcher) if command.launcher else "",
     }
     supervisor = subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR)],
@@ -188,21 +190,24 @@ def _finished(status: dict[str, Any], command: Command) -> Finished:
         raise ProcessFailure(f"{status['immortal']} processes of {command.argv[0]} cannot be killed")
     exit_code = status["status"]
     if command.status is not None and not status["timed_out"]:
-        exit_code = _launched(command.status, command)
+        inside = _launched(command.status, command)
+        exit_code = exit_code if inside is None else inside
     return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"])
 
 
-def _launched(record: Path, command: Command) -> int:
-    """The exit status in a launcher's own record (bwrap(1), --json-status-fd).
+def _launched(record: Path, command: Command) -> int | None:
+    """The exit status in a launcher's own record (bwrap(1), --json-status-fd); None if it became the command itself.
 
     Raises:
         ProcessFailure: there is none, so the launcher failed or was killed: no result of the command.
     """
     with suppress(OSError, ValueError):
         for line in record.read_text(encoding="utf-8").splitlines():
-            found = json.loads(line).get("exit-code")
-            if isinstance(found, int):
-                return found
+            found = json.loads(line)
+            if isinstance(found.get("exit-code"), int):
+                return int(found["exit-code"])
+            if found.get("entered") is True:
+                return None
     with suppress(OSError):
         said = " ".join(command.stdout.read_text(encoding="utf-8", errors="replace")[-500:].split())
         raise ProcessFailure(f"the sandbox of a command could not be set up: {said}", hint="goalrun doctor")

@@ -30,9 +30,13 @@ class Repository:
     Args:
         folder: the goal's folder; the store is ``store.git`` in it.
         workspace: top folder of the workspace.
+
+    Attributes:
+        base: the commit of the base, as the journal has it: a ref can be moved. Until it is known, the ref.
     """
 
     def __init__(self, folder: Path, workspace: Path) -> None:
+        self.base = BASE_REF
         self.path = folder / "store.git"
         self._folder = folder
         self._workspace = workspace

@@ -79,6 +79,8 @@ class GitStore(Trees):
         self._git(["update-ref", f"refs/goalrun/{label}", commit])
         if last:
             self._git(["update-ref", "refs/goalrun/last", commit])
+        if label == "base":
+            self.base = commit
         return Snapshot(
             commit=commit,
             tree=tree,
@@ -118,7 +120,7 @@ class GitStore(Trees):
 
     def diff(self, snapshot: Snapshot, limit: int) -> str:
         """The patch from the base, at most about ``limit`` characters: the list of files is never cut away."""
-        return self.patch(BASE_REF, snapshot.commit, limit)
+        return self.patch(self.base, snapshot.commit, limit)
 
     def _distrust_times(self) -> None:
         """Have files read again that changed within about a second of the last snapshot.

@@ -110,7 +110,13 @@ class Capture:
             while data and not self.error:
                 data = data[os.write(self.file, data) :]
         except OSError as failure:
-            self.error = os.strerror(failure.errno or errno.EIO)
+            self._fail(failure)
+
+    def _fail(self, failure: OSError) -> None:
+        """Evidence that lacks a part is none; on a full disk its room is needed to record the failure."""
+        self.error = os.strerror(failure.errno or errno.EIO)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.file, 0)
 
     def close(self) -> dict[str, Any]:
         """Write what was kept, and make the file durable."""
@@ -123,8 +129,10 @@ class Capture:
         if left_out:
             self._write(b"\n[... %d bytes left out ...]\n" % left_out)
         self._write(rest[over:])
-        with contextlib.suppress(OSError):
+        try:
             os.fsync(self.file)
+        except OSError as failure:
+            self._fail(failure)
         os.close(self.file)
         return {"left_out": left_out, "error": self.error}
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from goalrun.adapters.files import write_whole
-from goalrun.adapters.sandbox import in_system
+from goalrun.adapters.sandbox.visible import in_system
 from goalrun.core.model import Tamper
 
 FILE = "tools.json"

@@ -56,14 +56,14 @@ class Trees(Repository):
     def protection(self) -> Protection:
         """The protected set, made from the base once."""
         if self._protection is None:
-            listing = self._git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", BASE_REF])
+            listing = self._git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", self.base])
             bare = self._make_protection(frozenset(shown(path) for path in listing.split(b"\0") if path))
             mentions = mentioned(bare.checks, bare.subfolder, bare.base_files, self._text_of_base)
             self._protection = Protection(**{**dict(bare), "mentions": mentions})
         return self._protection
 
     def _text_of_base(self, path: str) -> str | None:
-        found = self._try(["cat-file", "blob", f"{BASE_REF}:{path}"])
+        found = self._try(["cat-file", "blob", f"{self.base}:{path}"])
         return found.stdout[:MAX_TEXT_BYTES].decode("utf-8", "replace") if found.status == 0 else None
 
     def plan(self, snapshot: Snapshot) -> Plan:
@@ -78,7 +78,7 @@ class Trees(Repository):
 
     def _findings(self, tree: str) -> Iterator[tuple[Entry, Finding]]:
         protection = self.protection()
-        for entry in self.changes(BASE_REF, tree):
+        for entry in self.changes(self.base, tree):
             change = Change(path=entry.shown, before=present(entry.before), after=present(entry.after))
             finding = protection.finding(change)
             if finding is None and is_mixed_manifest(entry.shown) and self._harness_edit(entry, protection):
@@ -185,6 +185,7 @@ class Trees(Repository):
         self._git(["rev-list", "--objects", "--quiet", tree])
         base = self.commit(self._with_files_of_submodules(tree, now), "goalrun base", None)
         self._git(["update-ref", BASE_REF, base])
+        self.base = base
 
     def _with_files_of_submodules(self, tree: str, now: str | None) -> str:
         listing = self._git(["ls-tree", "-r", "-z", "--full-tree", tree]).split(b"\0")

@@ -26,6 +26,7 @@ HIDDEN = "hidden"
 LIVE = "live"
 """What the level is called when checks run in the workspace itself: the worker's reach is theirs."""
 EXIT_STATUS_ALONE = "judged by exit status alone"
+NO_CANARY = "a test that has to fail did not, on the base"
 TOKEN_LETTERS = "abcdefghijkmnopqrstuvwxyz"  # noqa: S105 - no password
 
 
@@ -33,16 +34,20 @@ class WorktreeVerifier:
     """Verifies snapshots of one goal.
 
     Args:
-        level: what the runner's sandbox is called.
         folder: the goal's folder.
+        level: what the runner's sandbox is called.
+        floor: the digest of the baseline that an earlier run took; "" if none did.
     """
 
-    def __init__(self, spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, level: str) -> None:
+    def __init__(
+        self, spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, level: str, floor: str = ""
+    ) -> None:
         self._spec = spec
         self._store = store
         self._folder = folder
         self._runner = runner
         self._level = level if spec.verification.worktree else LIVE
+        self._floor = baseline.load(folder, floor) if floor else Baseline(checks=())
 
     def verify_base(self, snapshot: Snapshot, on_process: OnProcess) -> VerificationReport:
         """Check the base, and keep what its tests are called as the floor; see ``core.ports.Verifier``."""
@@ -56,9 +61,10 @@ class WorktreeVerifier:
         if all(each.result.outcome == "pass" for each in ran):
             hidden = self._hidden(snapshot.tree, "base", on_process)
         floor = [self._baseline(each, snapshot.tree, place, on_process) for place, each in enumerate(ran, start=1)]
-        baseline.save(self._folder, Baseline(checks=tuple(floor)))
+        self._floor = Baseline(checks=tuple(floor))
+        digest = baseline.save(self._folder, self._floor)
         checks = [_graded(each, base) for each, base in zip(ran, floor, strict=True)]
-        return self._report(plan, [*checks, *hidden], (), started)
+        return self._report(plan, [*checks, *hidden], (), started, digest)
 
     def verify(self, snapshot: Snapshot, label: str, on_process: OnProcess) -> VerificationReport:
         """Check a turn's snapshot; see ``core.ports.Verifier``."""
@@ -79,14 +85,19 @@ class WorktreeVerifier:
             if any(check.outcome != "pass" for check in checks):
                 break
         else:
-            strong = [each for each, check in zip(ran, checks, strict=True) if check.grade == "strong"]
-            tampering += self._forged(strong, trees[-1], label, on_process)
+            checks, forged = self._proven(checks, ran, trees[-1], label, on_process)
+            tampering += forged
             if not tampering and not plan.tampering:
                 checks += self._hidden(trees[-1], label, on_process)
         return self._report(plan, checks, tampering, started)
 
     def _report(
-        self, plan: Plan, checks: Sequence[CheckResult], tampering: Sequence[Tamper], started: float
+        self,
+        plan: Plan,
+        checks: Sequence[CheckResult],
+        tampering: Sequence[Tamper],
+        started: float,
+        floor: str = "",
     ) -> VerificationReport:
         found = (*plan.tampering, *dict.fromkeys(tampering))
         return VerificationReport(
@@ -95,15 +106,15 @@ class WorktreeVerifier:
             tampering=found,
             seconds=monotonic() - started,
             sandbox=self._level,
+            floor=floor,
         )
 
     def _run_all(
         self, tree: str, label: str, on_process: OnProcess
     ) -> tuple[list[CheckResult], list[Ran], list[Tamper]]:
         """All checks on a tree: their results, measured against the base, and what they did to protected paths."""
-        floor = baseline.load(self._folder)
         ran, escaped = self._ran_all(tree, label, on_process)
-        return [_graded(each, floor.of(each.result.command)) for each in ran], ran, escaped
+        return [_graded(each, self._floor.of(each.result.command)) for each in ran], ran, escaped
 
     def _ran_all(self, tree: str, label: str, on_process: OnProcess) -> tuple[list[Ran], list[Tamper]]:
         if not self._spec.checks:
@@ -129,8 +140,10 @@ class WorktreeVerifier:
             weak = "no canary could be planted on the base"
             return CheckBaseline(command=command, outcomes=ran.found.outcomes, weak=weak)
         flaky = baseline.differing(ran.found, again.found, canary)
-        weak = "" if _canary_failed(again, canary) else "a test that has to fail did not, on the base"
-        return CheckBaseline(command=command, outcomes=ran.found.outcomes, flaky=flaky, weak=weak)
+        proven = _canary_failed(again, canary)
+        unproven = not proven and again.result.outcome != "pass"
+        weak = "" if proven or unproven else NO_CANARY
+        return CheckBaseline(command=command, outcomes=ran.found.outcomes, flaky=flaky, weak=weak, unproven=unproven)
 
     def _hidden(self, tree: str, label: str, on_process: OnProcess) -> list[CheckResult]:
         """The checks that the worker is not shown, once all others have passed, in a worktree of their own."""
@@ -149,12 +162,25 @@ class WorktreeVerifier:
             ]
         return [CheckResult(**{**dict(each.result), "hidden": True}) for each in ran]
 
-    def _forged(self, strong: Sequence[Ran], tree: str, label: str, on_process: OnProcess) -> Iterator[Tamper]:
-        """Checks whose pass is a lie: with a failing test planted they do not fail."""
-        for number, ran in enumerate(strong, start=1):
-            again, canary = self._with_canary(ran, tree, f"{label}/canary-{number}.out", on_process)
-            if again is None or not _canary_failed(again, canary):
-                yield Tamper(path=one_line(ran.result.command), kind="forged")
+    def _proven(
+        self, checks: Sequence[CheckResult], ran: Sequence[Ran], tree: str, label: str, on_process: OnProcess
+    ) -> tuple[list[CheckResult], list[Tamper]]:
+        """The checks, and those whose pass is a lie: with a failing test planted they do not fail."""
+        results: list[CheckResult] = []
+        forged: list[Tamper] = []
+        for number, (check, each) in enumerate(zip(checks, ran, strict=True), start=1):
+            results.append(check)
+            if check.grade == "weak":
+                continue
+            again, canary = self._with_canary(each, tree, f"{label}/canary-{number}.out", on_process)
+            if again is not None and _canary_failed(again, canary):
+                continue
+            ran_unfailing = again is not None and again.found is not None and canary in again.found.outcomes
+            if self._floor.of(check.command).unproven and not ran_unfailing:
+                results[-1] = CheckResult(**{**dict(check), "grade": "weak", "reason": NO_CANARY})
+            else:
+                forged.append(Tamper(path=one_line(check.command), kind="forged"))
+        return results, forged
 
     def _with_canary(self, ran: Ran, tree: str, output: str, on_process: OnProcess) -> tuple[Ran | None, str]:
         """Run a check once more with a failing test in a copy of its tree; None where none can be planted."""

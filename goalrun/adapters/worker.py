@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goalrun.adapters import process
+from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import private_folder, read_bounded, remove_tree, write_whole
-from goalrun.adapters.identity import GOAL_VARIABLE
+from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
+from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
 from goalrun.core.model import GoalSpec, WorkerReport
 from goalrun.core.ports import OnProcess
@@ -61,6 +63,7 @@ class CommandWorker:
         output = private_folder(self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}")
         write_whole(output / "prompt.md", prompt)
         # The worker gets a copy: it has no business in the state folder.
+        begun = utc_now().timestamp()
         outside = Path(tempfile.mkdtemp(prefix="goalrun-prompt-"))
         try:
             prompt_file = outside / "prompt.md"
@@ -77,6 +80,7 @@ class CommandWorker:
                     timeout=timeout,
                     secrets=self._secrets,
                     status=None if self._hidden is None else output / "status",
+                    launcher="" if self._hidden is None else str(bwrap()),
                 ),
                 lambda identity: on_process("worker", identity),
                 self._poll,
@@ -85,7 +89,9 @@ class CommandWorker:
             raise WorkerUnavailable(f"worker {self._spec.worker.name}: {failure}") from failure
         finally:
             remove_tree(outside)
-        return self._report(finished, output)
+            # What carries the goal's id but slipped out of the tree, through a daemon of the system for example.
+            reap((), self._spec.id)
+        return self._report(finished, output, untied(Path(self._spec.workspace), begun))
 
     def _argv(self, prompt: str, prompt_file: Path) -> tuple[str, ...]:
         filled = {"{prompt}": prompt, "{prompt_file}": str(prompt_file)}
@@ -101,7 +107,7 @@ class CommandWorker:
             "GOALRUN_PROMPT_FILE": str(prompt_file),
         }
 
-    def _report(self, finished: process.Finished, output: Path) -> WorkerReport:
+    def _report(self, finished: process.Finished, output: Path, strangers: tuple[str, ...]) -> WorkerReport:
         said = clean(read_bounded(output / "stdout", 0, TEXT_CHARS * 4), TEXT_CHARS, self._secrets)
         complaint = read_bounded(output / "stderr", 0, TEXT_CHARS)
         self._require_command(finished, complaint)
@@ -116,6 +122,7 @@ class CommandWorker:
             text=said,
             reason=blocked if blocked is not None else reason,
             transcript=str(output.relative_to(self._folder)),
+            untied=strangers,
         )
 
     def _blocked(self, exit_code: int, last: str) -> str | None:

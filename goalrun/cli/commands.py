@@ -37,9 +37,15 @@ Deps = Annotated[
 ]
 SandboxLevel = Annotated[
     str | None,
-    typer.Option("--sandbox", metavar="auto|bwrap|process", help="How checks are isolated (auto: the strongest)."),
+    typer.Option(
+        "--sandbox",
+        metavar="auto|bwrap|seatbelt|landlock|process",
+        help="How checks are isolated (auto: the strongest).",
+    ),
 ]
-RequireSandbox = Annotated[bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap.")]
+RequireSandbox = Annotated[
+    bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap or seatbelt.")
+]
 Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
 RequireStrong = Annotated[bool, typer.Option("--require-strong", help="Weak passes do not count.")]
 NoBaseline = Annotated[

@@ -63,6 +63,7 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             changed = count(snapshot.changed_files, "file")
             return [
                 f"  worker {how} in {seconds(report.seconds)}, {changed} changed{said}",
+                *(f"  note: process {one_line(each)} began meanwhile and is left alone" for each in report.untied),
                 *(f"  put back {one_line(edit.path)} ({edit.kind})" for edit in snapshot.protected_edits),
             ]
         case VerificationFinished(report=report):

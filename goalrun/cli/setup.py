@@ -17,7 +17,7 @@ from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.lock import kernel_lock
-from goalrun.adapters.sandbox import probe_bwrap
+from goalrun.adapters.sandbox import probe, strongest
 from goalrun.cli import projects
 from goalrun.cli.render import note, out, paint, print_json
 from goalrun.errors import GoalrunError, SettingsError
@@ -100,9 +100,10 @@ def _findings() -> Iterator[Finding]:
     adopts = system == "Linux"
     found = "orphans are adopted and ended" if adopts else "orphans that leave their session are not found"
     yield Finding("supervision", adopts, found)
-    weak = probe_bwrap()
+    best = "seatbelt" if system == "Darwin" else "bwrap"
+    level, weak = strongest(), probe(best)
     advice = "install bubblewrap; where it is, allow user namespaces (Ubuntu: an AppArmor profile for bwrap)"
-    yield Finding("sandbox level", not weak, f"process ({weak})" if weak else "bwrap", advice)
+    yield Finding("sandbox level", not weak, f"{level} ({best}: {weak})" if weak else level, advice)
     apart = probe_isolation()
     yield Finding("worker", not apart, f"supervisor ({apart})" if apart else "namespaces of its own", advice)
     presets = agents(load(home.path).settings)

@@ -139,7 +139,7 @@ class VerificationSpec(Value):
     pass_env: tuple[Text, ...] = ()
     path: str = ""
     deps: tuple[str, ...] = ()
-    sandbox: Literal["auto", "bwrap", "process"] = "auto"
+    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
     baseline: bool = True
@@ -225,6 +225,8 @@ class WorkerReport(Value):
     Attributes:
         text: the end of what it said, bounded and redacted.
         transcript: the folder, below the goal's own, that holds its whole output.
+        untied: processes that began meanwhile, work in the workspace and are left alone, because nothing shows that
+            the worker started them.
     """
 
     outcome: Literal["ok", "failed", "timeout", "blocked"]
@@ -234,6 +236,7 @@ class WorkerReport(Value):
     text: str = ""
     reason: str = ""
     transcript: str = ""
+    untied: tuple[str, ...] = ()
 
 
 class TestCounts(Value):
@@ -271,13 +274,18 @@ class CheckResult(Value):
 
 
 class VerificationReport(Value):
-    """All checks on one snapshot, and what was found tampered with."""
+    """All checks on one snapshot, and what was found tampered with.
+
+    Attributes:
+        floor: of the base: the digest of what later turns are measured against; "" where nothing was kept.
+    """
 
     outcome: Literal["pass", "weak_pass", "fail", "tampered", "error"]
     checks: tuple[CheckResult, ...] = ()
     tampering: tuple[Tamper, ...] = ()
     seconds: float = 0.0
     sandbox: str
+    floor: str = ""
 
     @property
     def green(self) -> bool:

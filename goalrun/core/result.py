@@ -53,6 +53,7 @@ def turn(record: TurnRecord) -> Json:
             "seconds": round(worker.seconds, 3),
             "usage": _usage(worker.usage or Usage(seconds=worker.seconds)),
             "reason": worker.reason,
+            **({"untied": list(worker.untied)} if worker.untied else {}),
         },
         "snapshot": _snapshot(outcome.snapshot),
         "changed_files": outcome.snapshot.changed_files,

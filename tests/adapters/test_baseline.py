@@ -42,9 +42,14 @@ class Bench:
         self.folder = folder / "goal"
         self.store = store
         runner = CheckRunner(spec, self.folder, ProcessSandbox(self.top, path), {}, (), lambda: None)
-        self.verifier = WorktreeVerifier(spec, store, self.folder, runner, "process")
+        self._parts = (spec, store, self.folder, runner, "process")
+        self.verifier = WorktreeVerifier(*self._parts)
         snapshot = store.snapshot("base")
         self.base = self.verifier.verify_base(snapshot, unrecorded) if base else None
+
+    def resumed(self) -> WorktreeVerifier:
+        """The verifier of a later run."""
+        return WorktreeVerifier(*self._parts, self.base.floor if self.base else "")
 
     def verify(self, files: dict[str, str]) -> VerificationReport:
         write(self.top, files)
@@ -55,7 +60,7 @@ def test_honest_work_on_a_project_with_named_tests_is_strong(tmp_path: Path) -> 
     bench = Bench(tmp_path)
     assert bench.base is not None
     assert bench.base.outcome == "fail"
-    floor = baseline.load(bench.folder).of(PYTEST)
+    floor = baseline.load(bench.folder, bench.base.floor).of(PYTEST)
     assert floor.outcomes == {"tests.test_app::test_one": "passed", "tests.test_app::test_two": "failed"}
     assert (floor.weak, floor.flaky) == ("", frozenset())
     report = bench.verify({"app.py": GREEN})
@@ -115,9 +120,27 @@ def test_without_a_baseline_passes_are_weak(tmp_path: Path) -> None:
 
 def test_a_damaged_baseline_is_an_error_and_no_pass(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    (bench.folder / baseline.FILE).write_text("{}")
-    with pytest.raises(EnvironmentFailure, match="damaged"):
-        bench.verify({"app.py": GREEN})
+    assert bench.base is not None
+    for damage in ("{}", '{"checks": []}'):
+        (bench.folder / baseline.FILE).write_text(damage)
+        with pytest.raises(EnvironmentFailure, match="was changed"):
+            bench.resumed()
+    (bench.folder / baseline.FILE).unlink()
+    with pytest.raises(EnvironmentFailure, match="cannot read the baseline"):
+        bench.resumed()
+    # A run that took the baseline itself does not go by the file.
+    assert bench.verify({"app.py": SKIPS}).checks[0].outcome == "fail"
+
+
+def test_where_a_check_stops_at_the_first_failure_the_turns_own_canary_decides(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, check=f"{PYTEST} -x")
+    assert baseline.load(bench.folder, bench.base.floor if bench.base else "").of(f"{PYTEST} -x").unproven
+    report = bench.verify({"app.py": GREEN})
+    assert (report.outcome, report.checks[0].grade) == ("pass", "strong")
+    report = bench.verify({"app.py": ALWAYS_PASSED + RED})
+    assert (report.outcome, report.green) == ("tampered", False)
+    bench = Bench(tmp_path / "named", check=f"{PYTEST} -x tests/test_app.py::test_one tests/test_app.py::test_two")
+    assert bench.verify({"app.py": GREEN}).outcome == "weak_pass"
 
 
 BASE = CheckBaseline(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shlex
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -389,3 +390,27 @@ def test_pytest_reports_are_counted_and_failing_tests_named(program: Program) ->
 
 def test_shop_is_a_failing_project(tmp_path: Path) -> None:
     assert git(shop(tmp_path / "s"), "status", "--porcelain") == ""
+
+
+def test_what_slips_out_of_the_workers_tree_is_ended_by_its_mark_or_told(program: Program, tmp_path: Path) -> None:
+    """A daemon that nobody here started (at, systemd-run, tmux) runs two things for the worker: one keeps its mark."""
+    order = tmp_path / "order"
+    workspace = shlex.quote(str(program.cwd))
+    daemon = (
+        f"while ! test -s {order}; do sleep 0.05; done; cd {workspace}; "
+        f"env -i GOALRUN_GOAL_ID=$(cat {order}) sleep 4711 & env -i sleep 4712 & "
+        f"while ! grep -qa sleep.4712 /proc/$!/cmdline; do :; done; touch {order}.done; wait"
+    )
+    outside = subprocess.Popen(["bash", "-c", daemon], start_new_session=True)
+    try:
+        ordered = f"echo $GOALRUN_GOAL_ID > {order}; until test -e {order}.done; do sleep 0.05; done"
+        done = program.start("--worker-isolation", "off", "--json", worker=f"{ordered}; {GOOD_WORKER}")
+        (record,) = done.json["turn_records"]
+        assert done.json["state"] == "achieved"
+        assert running("sleep 4711", exactly=True) == []
+        told = [each for each in record["worker"]["untied"] if each.endswith(" sleep")]
+        assert [int(each.split()[0]) for each in told] == running("sleep 4712", exactly=True)
+        assert f"process {told[0]} began meanwhile and is left alone" in done.err
+    finally:
+        os.killpg(outside.pid, signal.SIGKILL)
+        outside.wait()

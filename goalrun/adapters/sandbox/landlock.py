@@ -1,0 +1,58 @@
+"""Level landlock: the kernel refuses a check every file but its own; no namespaces are needed."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from goalrun.adapters import process
+from goalrun.adapters.deps import Frozen
+from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.adapters.sandbox.plain import ProcessSandbox
+from goalrun.adapters.sandbox.visible import SYSTEM, programs
+
+LAUNCHER = Path(__file__).with_name("landlock_run.py")
+READ = (*SYSTEM, "/proc", "/sys", "/dev")
+WRITE = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where the C library keeps semaphores
+
+
+class LandlockSandbox(ProcessSandbox):
+    """Landlock: a check reads the system, its tools and its own folders, and writes only the latter.
+
+    It does not see the user's home or the state folder, and on newer kernels signals nobody outside. It shares the
+    machine's processes, paths and network: no path parity, no network isolation.
+
+    Args:
+        workspace: whose dependencies are frozen.
+        path: the PATH of checks.
+        tools: folders of other programs that checks use.
+        frozen: dependencies, to which links are made.
+        hidden: folders that are never made readable, nor any folder above them.
+    """
+
+    level = "landlock"
+
+    def __init__(
+        self,
+        workspace: Path,
+        path: str,
+        tools: Sequence[str] = (),
+        frozen: Sequence[Frozen] = (),
+        hidden: Sequence[Path] = (),
+    ) -> None:
+        super().__init__(workspace, path, frozen)
+        kept = (folder for each in frozen for folder in (each.copy, each.programs))
+        self._readable = (*READ, *map(str, programs(path, tools, frozen, (*hidden, workspace))), *map(str, kept))
+
+    def wrap(self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]) -> Wrapped:
+        """Start the command through a launcher that restricts itself first, and says so."""
+        read = [*self._readable, *([str(place.hidden)] if place.hidden is not None else [])]
+        write = [*WRITE, SHARED_MEMORY, *map(str, (place.top, place.home, place.tmp, place.reports))]
+        order = {
+            "read": [path for path in read if Path(path).exists()],
+            "write": [path for path in write if Path(path).exists()],
+            "status": process.STATUS_FD,
+        }
+        launcher = (sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(order), "--")
+        return Wrapped((*launcher, *argv), cwd, env, recorded=True)

@@ -1,0 +1,49 @@
+"""Level process: nothing but what every command gets anyway."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from goalrun.adapters.deps import Frozen, editable, path_inside
+from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.errors import EnvironmentFailure
+
+
+class ProcessSandbox:
+    """No kernel isolation: own session, environment and folders, nothing left alive afterwards.
+
+    Args:
+        workspace: whose dependencies are frozen.
+        path: the PATH of checks.
+        frozen: dependencies, to which links are made.
+    """
+
+    level = "process"
+
+    def __init__(self, workspace: Path, path: str, frozen: Sequence[Frozen] = ()) -> None:
+        self._workspace = workspace
+        self._frozen = frozen
+        self.path = path_inside(path, frozen)
+
+    def furnish(self, place: Place) -> None:
+        """Links to the frozen dependencies, where the snapshot has nothing."""
+        if place.top == self._workspace:
+            return
+        if escape := editable(self._frozen, self._workspace):
+            raise EnvironmentFailure(
+                f"an editable install ({escape}) makes checks import the live workspace, not the snapshot",
+                hint="install bubblewrap, or install the project without -e, or keep its environment elsewhere",
+            )
+        for each in self._frozen:
+            link = place.top / each.path.relative_to(self._workspace)
+            if not os.path.lexists(link) and link.parent.is_dir():
+                link.symlink_to(each.copy)
+
+    def seen(self, place: Place) -> Place:
+        """What the machine sees."""
+        return place
+
+    def wrap(self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]) -> Wrapped:
+        """The command itself."""
+        del place
+        return Wrapped(tuple(argv), cwd, env)
