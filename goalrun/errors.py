@@ -7,8 +7,6 @@ GoalrunError
 │   ├── UnknownGoal      a goal id that is unknown or ambiguous
 │   └── WorkspaceBusy    another goal holds the workspace                     exit 8
 ├── EnvironmentFailure   the machine failed; never a verdict, never a turn    exit 11
-│   ├── WorkerUnavailable
-│   ├── JudgeUnavailable
 │   ├── GitFailed
 │   ├── JournalCorrupt
 │   └── ProcessFailure   a child could not be started, watched or recorded
@@ -56,14 +54,6 @@ class WorkspaceBusy(UserError):
 
 class EnvironmentFailure(GoalrunError):
     """The machine failed. It is never a verdict and does not use up a turn."""
-
-
-class WorkerUnavailable(EnvironmentFailure):
-    """The worker could not be run at all."""
-
-
-class JudgeUnavailable(EnvironmentFailure):
-    """The judge could not be run, or gave no answer that can be read."""
 
 
 class GitFailed(EnvironmentFailure):

@@ -1,9 +1,11 @@
 """The goal loop: the order of things, and nothing else. Every step is recorded before the next one begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar, assert_never
 
-from goalrun.core.decide import budget_stop, decide, rests_on, verified
+from goalrun.asking import BACK_OFF_SECONDS, Asking, QuotaStop, explained
+from goalrun.core.decide import budget_stop, decide, rests_on, together, verified
 from goalrun.core.events import (
     BaseTaken,
     BaseVerified,
@@ -13,14 +15,15 @@ from goalrun.core.events import (
     ProcessStarted,
     TurnFinished,
     TurnInterrupted,
+    TurnParked,
     TurnStarted,
     VerificationFinished,
     WorkerEnded,
-    WorkerFailed,
     WorkerFinished,
 )
 from goalrun.core.feedback import feedback
 from goalrun.core.model import (
+    NOTHING_SPENT,
     Continue,
     GoalState,
     Judgement,
@@ -31,16 +34,21 @@ from goalrun.core.model import (
     Stop,
     TurnOutcome,
     TurnRecord,
+    Usage,
     VerificationReport,
     WorkerReport,
 )
-from goalrun.core.ports import Clock, Control, Journal, Judge, Reporter, Store, Verifier, Worker
+from goalrun.core.ports import Clock, Control, Journal, Judge, Reporter, Store, Task, Verifier, Worker
 from goalrun.core.prompt import judge_brief, turn_time, worker_prompt
+from goalrun.core.spec import seconds
 from goalrun.errors import EnvironmentFailure, Interrupted
 
-BACK_OFF_SECONDS = (1.0, 4.0)
-"""Waits between the attempts at something that the machine, not the worker, failed at."""
 DIFF_CHARS = 60_000
+MAX_PARKS = 10
+"""How often a worker may ask to wait in one turn; after that its turn counts like any other."""
+PARK_SECONDS = (5.0, 60.0)
+"""First and longest pause between two tries of the command that a worker waits for."""
+PARKED_AT_MOST = 86_400.0
 T = TypeVar("T")
 
 
@@ -48,15 +56,17 @@ class Ports(NamedTuple):
     """The world, as one goal sees it.
 
     Attributes:
+        workers: the worker's agent, and those that stand in for it.
+        judges: the same for each judge.
         new_token: makes fresh random text.
         redact: takes known secrets out of a text.
     """
 
     journal: Journal
     store: Store
-    worker: Worker
+    workers: Sequence[Worker]
     verifier: Verifier
-    judge: Judge | None
+    judges: Sequence[Sequence[Judge]]
     control: Control
     reporter: Reporter
     clock: Clock
@@ -70,6 +80,9 @@ class GoalLoop:
     def __init__(self, state: GoalState, ports: Ports) -> None:
         self.state = state
         self._ports = ports
+        # What a failed agent spent is in the record of its failure.
+        kept = partial(self._cut, usage=NOTHING_SPENT)
+        self._asking = Asking(ports.clock, lambda: self.state, self._note, kept, {})
 
     def run(self) -> GoalState:
         """Go on until the goal ends; every end is recorded."""
@@ -83,6 +96,8 @@ class GoalLoop:
                     self._note(GoalStopped(state=State.PAUSED, detail="paused after one turn, as asked"))
         except Interrupted as asked:
             self._interrupted(asked)
+        except QuotaStop as limit:
+            self._note(GoalStopped(state=State.RATE_LIMITED, detail=explained(limit)))
         except EnvironmentFailure as failure:
             self._note(GoalStopped(state=State.ERROR, detail=explained(failure)))
         return self.state
@@ -115,16 +130,37 @@ class GoalLoop:
         turn = len(self.state.turns) + 1
         report = opened.worker if opened is not None else None
         if report is None:
-            report = self._retrying(
-                lambda: self._run_worker(turn), lambda reason: WorkerFailed(turn=turn, reason=reason)
-            )
+            report = self._report(turn)
             self._note(WorkerEnded(turn=turn, report=report))
         restore = self.state.spec.verification.protected_edits == "restore"
         snapshot = self._retrying(lambda: self._ports.store.take_turn(f"turn-{turn}", restore=restore))
         self._note(WorkerFinished(turn=turn, report=report, snapshot=snapshot))
         return report, snapshot
 
-    def _run_worker(self, turn: int) -> WorkerReport:
+    def _report(self, turn: int) -> WorkerReport:
+        """What the worker reports, once it no longer waits for anything."""
+        while True:
+            if self.state.open is not None and self.state.open.wait_for:
+                self._wait_for(self.state.open.wait_for)
+            report = self._asking.first("worker", self._ports.workers, lambda agent: self._run_worker(agent, turn))
+            parks = self._opened().parks
+            if not report.wait_for or parks >= MAX_PARKS:
+                return report
+            snapshot = self._retrying(partial(self._ports.store.snapshot, f"turn-{turn}-parked-{parks + 1}"))
+            self._note(TurnParked(turn=turn, report=report, snapshot=snapshot))
+
+    def _wait_for(self, what: str) -> None:
+        """Let time pass until what the worker waits for is over; a command is tried less and less often."""
+        pause, longest = PARK_SECONDS
+        waited, end = 0.0, parked_until(what)
+        while waited < end:
+            if end == PARKED_AT_MOST and self._ports.workers[0].try_out(what, self._opened().turn, self._on_process):
+                return
+            self._ports.clock.idle(min(pause, end - waited))
+            waited += pause
+            pause = min(longest, pause * 2)
+
+    def _run_worker(self, worker: Worker, turn: int) -> WorkerReport:
         control = self._ports.control
         given = control.hints()
         attempt = self.state.open.attempt + 1 if self.state.open is not None else 1
@@ -133,8 +169,11 @@ class GoalLoop:
         self._note(TurnStarted(turn=turn, attempt=attempt, hints=(*self.state.hints, *fresh)))
         control.forget_hints(len(given))
         prompt = worker_prompt(self.state, self._ports.new_token())
-        timeout = turn_time(self.state.spec.limits, self.state.usage)
-        return self._ports.worker.run(prompt, turn, attempt, timeout, self._on_process)
+        limits, usage = self.state.spec.limits, self.state.usage
+        left = None if limits.max_usd is None or usage.usd is None else max(0.0, limits.max_usd - usage.usd)
+        session = self.state.sessions.get(worker.name)
+        task = Task(prompt, turn, attempt, turn_time(limits, usage), session, left)
+        return worker.run(task, self._on_process)
 
     def _verified(self, snapshot: Snapshot) -> VerificationReport:
         opened = self._opened()
@@ -147,25 +186,34 @@ class GoalLoop:
 
     def _judged(self, worker: WorkerReport, snapshot: Snapshot, verification: VerificationReport) -> Judgement | None:
         opened = self._opened()
-        if opened.judgement is not None or self._ports.judge is None or not verified(self.state.spec, verification):
+        if opened.judgement is not None or not self._ports.judges or not verified(self.state.spec, verification):
             return opened.judgement
-        judgement = self._ask(self._ports.judge, f"turn-{opened.turn}", snapshot, verification, worker)
+        judgement = self._ask(f"turn-{opened.turn}", snapshot, verification, worker)
         self._note(JudgementFinished(turn=opened.turn, judgement=judgement))
         return judgement
 
     def _ask(
         self,
-        judge: Judge,
         label: str,
         snapshot: Snapshot,
         verification: VerificationReport,
         worker: WorkerReport | None,
     ) -> Judgement:
+        """All judges in turn, until one does not agree."""
         new_token = self._ports.new_token
         diff = self._ports.redact(self._ports.store.diff(snapshot, DIFF_CHARS))
-        nonce = new_token()
-        brief = judge_brief(self.state.spec, verification, snapshot, diff, worker, nonce, new_token())
-        # The judge repeats a failed question itself; a second round here would only cost.
+        found: list[Judgement] = []
+        for number, chain in enumerate(self._ports.judges, start=1):
+            nonce = new_token()
+            brief = judge_brief(self.state.spec, verification, snapshot, diff, worker, nonce, new_token())
+            place = label if len(self._ports.judges) == 1 else f"{label}/judge-{number}"
+            ask = partial(self._one_judge, brief, place, nonce)
+            found.append(self._asking.first("judge", chain, ask))
+            if not found[-1].verdict.achieved:
+                break
+        return together(found)
+
+    def _one_judge(self, brief: str, label: str, nonce: str, judge: Judge) -> Judgement:
         return judge.judge(brief, label, nonce, self._on_process)
 
     def _take_base(self) -> None:
@@ -178,9 +226,9 @@ class GoalLoop:
         report = self._retrying(lambda: self._ports.verifier.verify_base(base, self._on_process))
         judgement = None
         passes = verified(self.state.spec, report)
-        if passes and not self.state.spec.force and self._ports.judge is not None:
-            judgement = self._ask(self._ports.judge, "base", base, report, None)
-        agreed = judgement.verdict.achieved if judgement is not None else self._ports.judge is None
+        if passes and not self.state.spec.force and self._ports.judges:
+            judgement = self._ask("base", base, report, None)
+        agreed = judgement.verdict.achieved if judgement is not None else not self._ports.judges
         achieved = passes and agreed and not self.state.spec.force
         rests = rests_on(report, judgement.judge if judgement is not None else "")
         detail = f"nothing to do: the workspace already passes; {rests}; --force runs the worker anyway"
@@ -211,25 +259,23 @@ class GoalLoop:
         state = State.STOPPED if asked.verb == "stop" else State.PAUSED
         self._note(GoalStopped(state=state, detail=detail))
 
-    def _cut(self, reason: str) -> None:
+    def _cut(self, reason: str, usage: Usage | None = None) -> None:
         opened = self._opened()
         label = f"turn-{opened.turn}-interrupted-{opened.attempt}"
         snapshot = self._ports.store.snapshot(label)
-        self._note(TurnInterrupted(turn=opened.turn, reason=reason, snapshot=snapshot))
+        self._note(TurnInterrupted(turn=opened.turn, reason=reason, snapshot=snapshot, usage=usage))
 
     def _opened(self) -> OpenTurn:
         if self.state.open is None:
             raise AssertionError("no turn is open")
         return self.state.open
 
-    def _retrying(self, action: Callable[[], T], failed: Callable[[str], Event] | None = None) -> T:
+    def _retrying(self, action: Callable[[], T]) -> T:
         """Do something that only the machine can fail at: again after a wait, then give up."""
         for wait in BACK_OFF_SECONDS:
             try:
                 return action()
-            except EnvironmentFailure as failure:
-                if failed is not None:
-                    self._note(failed(explained(failure)))
+            except EnvironmentFailure:
                 self._ports.clock.sleep(wait)
         return action()
 
@@ -239,6 +285,14 @@ class GoalLoop:
     def _note(self, event: Event) -> None:
         record, self.state = self._ports.journal.append(event, self.state)
         self._ports.reporter.show(record, self.state)
+
+
+def parked_until(what: str) -> float:
+    """Seconds to wait at most: a duration says how long, anything else is a command to be tried."""
+    try:
+        return min(PARKED_AT_MOST - 1, float(str(seconds(what))))
+    except ValueError:
+        return PARKED_AT_MOST
 
 
 def _decided(state: GoalState, outcome: TurnOutcome) -> TurnRecord:
@@ -252,8 +306,3 @@ def _decided(state: GoalState, outcome: TurnOutcome) -> TurnRecord:
             return TurnRecord(outcome=outcome, decision="continue", reason=reason, feedback=told)
         case _:
             assert_never(decision)
-
-
-def explained(failure: EnvironmentFailure) -> str:
-    """A failure and what to do about it, in one line."""
-    return f"{failure}; {failure.hint}" if failure.hint else str(failure)

@@ -18,30 +18,17 @@ import platformdirs
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from goalrun.core.model import Limits, Text, Value
 from goalrun.core.protection import bad_glob
+from goalrun.core.spec import Limits, Text, Value, seconds
 from goalrun.errors import SettingsError
 
 MAX_FILE_BYTES = 1 << 20
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PRELOADS = re.compile(
     r"(LD_|DYLD_)\w+|BASH_ENV|ENV|PYTHON(STARTUP|HOME|PATH|INSPECT)|NODE_(OPTIONS|PATH)|RUBYOPT|PERL5OPT|"
     r"JAVA_TOOL_OPTIONS|GOFLAGS|RUSTFLAGS|RUSTC\w*|CARGO_\w+|npm_config_\w+|PYTEST_\w+|MAKEFLAGS|GIT_\w+|"
     r"PERL5LIB|RUBYLIB|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|SHELLOPTS|BASHOPTS|PS4",
     re.IGNORECASE,
 )
-
-
-def seconds(value: object) -> object:
-    """A duration in seconds, from a number or from text like ``90s``, ``30m``, ``1h30m``, ``2h``."""
-    if not isinstance(value, str):
-        return value
-    pieces = re.fullmatch(r"((?:\d+(?:\.\d+)?[smhd])+)|(\d+(?:\.\d+)?)", value.strip())
-    if pieces is None:
-        raise ValueError(f"{value!r} is no duration; write 90s, 30m or 2h")
-    if pieces[2]:
-        return float(pieces[2])
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
 
 
 def _glob(value: object) -> object:
@@ -61,6 +48,14 @@ Glob = Annotated[Text, BeforeValidator(_glob)]
 Variable = Annotated[Text, BeforeValidator(_variable)]
 
 
+def _chain(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+
+Chain = Annotated[tuple[Text, ...], BeforeValidator(_chain), Field(min_length=1)]
+"""Agents of which the next stands in for one that cannot be asked: a list, or text with commas."""
+
+
 class LimitSettings(Value):
     """``[limits]``; see ``core.model.Limits``."""
 
@@ -71,6 +66,7 @@ class LimitSettings(Value):
     turn_timeout: Seconds = 1800.0
     check_timeout: Seconds = 600.0
     stuck_after: int = Field(default=3, ge=0)
+    allow_unknown_spend: bool = False
 
     def limits(self) -> Limits:
         """The values as a goal keeps them."""
@@ -94,28 +90,44 @@ class VerificationSettings(Value):
 
 
 class AgentSettings(Value):
-    """``[agents.NAME]``: a command line that does a prompt, and perhaps one that judges.
+    """``[agents.NAME]``: a command line that does a prompt, and perhaps one that judges; see ``core.spec.AgentSpec``.
 
     Attributes:
         order: its place when an agent is chosen by what is installed; 0 is never chosen by itself.
+        judge: the command line that judges; empty where it cannot be locked down.
+        judge_reads: how that one's output is read; as ``reads`` if not given.
+        least: the oldest version that is known to work as the rest says.
+        optional: words that are added where the program's help knows the first of them.
     """
 
     command: tuple[str, ...] = Field(min_length=1)
+    resume: tuple[str, ...] = ()
+    session: Literal["fresh", "resume"] = "fresh"
     judge: tuple[str, ...] = ()
+    reads: str = "text"
+    judge_reads: str | None = None
+    find: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+    spend: tuple[str, ...] = ()
     blocked_line: Text | None = None
     env: Mapping[str, str] = {}
     order: int = 0
+    least: Text | None = None
+    optional: tuple[tuple[str, ...], ...] = ()
+    judge_timeout: Seconds = 300.0
 
 
 class Settings(Value):
     """Everything that can be configured."""
 
     objective: Text | None = None
-    worker: Text | None = None
+    worker: Chain | None = None
     worker_cmd: Text | None = None
-    judge: Text | None = None
+    judge: Chain | None = None
+    judges: tuple[Chain, ...] = ()
     judge_cmd: Text | None = None
     judge_only: bool = False
+    wait_quota: bool = True
     worker_isolation: Literal["auto", "off"] = "auto"
     checks: tuple[Text, ...] = ()
     hidden_checks: tuple[Text, ...] = ()

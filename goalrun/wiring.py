@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from goalrun.adapters import git, identity
+from goalrun.adapters.agents.call import Means
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
@@ -20,21 +21,23 @@ from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
-from goalrun.adapters.judge import CommandJudge
+from goalrun.adapters.judge import AgentJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.process import spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, WAITING
-from goalrun.adapters.worker import CommandWorker
+from goalrun.adapters.worker import AgentWorker
+from goalrun.asking import explained
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
-from goalrun.core.model import GoalSpec, GoalState, Limits, State
+from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
+from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
-from goalrun.loop import GoalLoop, Ports, explained
+from goalrun.loop import GoalLoop, Ports
 
 TOKEN_BYTES = 9
 NAMESPACES = "namespaces"
@@ -239,6 +242,7 @@ def _ports(
     spec = state.spec
     floor = state.base_verification.floor if state.base_verification is not None else ""
     known = secrets_of(session.environment)
+    means = Means(session.environment, known, control.check)
     hidden = None if _isolation(spec) != NAMESPACES else session.home.path
     store = open_store(folder, spec)
     if state.base is not None:
@@ -246,9 +250,9 @@ def _ports(
     return Ports(
         journal=journal,
         store=store,
-        worker=CommandWorker(spec, folder, hidden, session.environment, known, control.check),
+        workers=[AgentWorker(agent, spec, folder, hidden, means) for agent in spec.worker.chain],
         verifier=open_verifier(session, folder, spec, store, control.check, floor),
-        judge=CommandJudge(spec, spec.judge, folder, session.environment, known, control.check) if spec.judge else None,
+        judges=[[AgentJudge(agent, spec, folder, means) for agent in judge.chain] for judge in spec.judges],
         control=control,
         reporter=reporter,
         clock=clock,

@@ -11,10 +11,11 @@ from itertools import count
 from values import GREEN, PROCESS, judged, snapshot, spent
 
 from goalrun.core.events import Event, GoalCreated, Record, RunStarted
-from goalrun.core.model import GoalSpec, GoalState, Judgement, Limits, Snapshot, State, VerificationReport, WorkerReport
-from goalrun.core.ports import OnProcess
+from goalrun.core.model import NOTHING_SPENT, GoalState, Judgement, Snapshot, State, VerificationReport, WorkerReport
+from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.core.replay import apply, fold
-from goalrun.errors import GoalrunError, WorkerUnavailable
+from goalrun.core.spec import GoalSpec, Limits
+from goalrun.errors import GoalrunError
 from goalrun.loop import GoalLoop, Ports
 
 SECRET = "hunter2hunter2"  # noqa: S105 - bait for the redaction
@@ -37,6 +38,7 @@ class Killed(BaseException):
 @dataclass
 class FakeClock:
     slept: list[float] = field(default_factory=list)
+    idled: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
     def now(self) -> datetime:
@@ -47,6 +49,10 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.seconds += seconds
+
+    def idle(self, seconds: float) -> None:
+        self.idled.append(seconds)
         self.seconds += seconds
 
 
@@ -94,27 +100,38 @@ class FakeStore:
 
 @dataclass
 class FakeWorker:
-    """Makes the tree ``tree-N`` in turn N; only ``WorkerUnavailable`` strikes before it has begun."""
+    """Makes the tree ``tree-N`` in turn N; an ``AgentFailure`` that cost nothing strikes before it has begun."""
 
     log: list[str]
     store: FakeStore
     reports: Mapping[int, WorkerReport] = field(default_factory=dict)
     faults: Faults = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
-    timeouts: list[float] = field(default_factory=list)
+    name: str = "agent"
+    tasks: list[Task] = field(default_factory=list)
+    tries: list[bool] = field(default_factory=list)
+    answers: list[WorkerReport] = field(default_factory=list)
 
-    def run(self, prompt: str, turn: int, attempt: int, timeout: float, on_process: OnProcess) -> WorkerReport:
-        self.log.append(f"worker {turn}.{attempt}")
-        self.prompts.append(prompt)
-        self.timeouts.append(timeout)
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
+        named = "" if self.name == "agent" else f" {self.name}"
+        self.log.append(f"worker {task.turn}.{task.attempt}{named}")
+        self.prompts.append(task.prompt)
+        self.tasks.append(task)
         fault = self.faults.pop(0) if self.faults else None
-        if isinstance(fault, WorkerUnavailable):
+        if isinstance(fault, AgentFailure) and fault.usage == NOTHING_SPENT:
             raise fault
         on_process("worker", PROCESS)
-        self.store.tree = f"tree-{turn}"
+        self.store.tree = f"tree-{task.turn}"
         if fault is not None:
             raise fault
-        return self.reports.get(turn, WorkerReport(outcome="ok", exit_code=0, usage=spent(10), seconds=60))
+        if self.answers:
+            return self.answers.pop(0)
+        return self.reports.get(task.turn, WorkerReport(outcome="ok", exit_code=0, usage=spent(10), seconds=60))
+
+    def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
+        on_process("worker", PROCESS)
+        self.log.append(f"try {turn} {command}")
+        return self.tries.pop(0)
 
 
 @dataclass
@@ -143,6 +160,7 @@ class FakeJudge:
     answers: Mapping[str, Judgement] = field(default_factory=dict)
     faults: Faults = field(default_factory=list)
     briefs: list[str] = field(default_factory=list)
+    name: str = "judge"
 
     def judge(self, brief: str, label: str, nonce: str, on_process: OnProcess) -> Judgement:
         self.log.append(f"judge {label}")
@@ -190,8 +208,10 @@ class World:
         self.journal = FakeJournal(self.log)
         self.store = FakeStore(self.log)
         self.worker = FakeWorker(self.log, self.store)
+        self.workers = [self.worker]
         self.verifier = FakeVerifier(self.log, reports or {})
         self.judge = FakeJudge(self.log)
+        self.judges = [[self.judge]]
         self.control = FakeControl()
         self.reporter = FakeReporter()
         self._spec = spec
@@ -218,9 +238,9 @@ class World:
         return Ports(
             journal=self.journal,
             store=self.store,
-            worker=self.worker,
+            workers=self.workers,
             verifier=self.verifier,
-            judge=self.judge if self._spec.judge is not None else None,
+            judges=self.judges if self._spec.judges else [],
             control=self.control,
             reporter=self.reporter,
             clock=self.clock,

@@ -8,11 +8,8 @@ from goalrun.core.events import BaseTaken, Event, GoalCreated, Record
 from goalrun.core.model import (
     CheckResult,
     Continue,
-    GoalSpec,
     GoalState,
     Judgement,
-    JudgeSpec,
-    Limits,
     ProcessIdentity,
     Snapshot,
     Tamper,
@@ -22,28 +19,27 @@ from goalrun.core.model import (
     Usage,
     Verdict,
     VerificationReport,
-    VerificationSpec,
     WorkerReport,
-    WorkerSpec,
 )
 from goalrun.core.replay import advance, fold
+from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
 
 COMMAND = "pytest -q"
-JUDGE = JudgeSpec(name="owl", command=("owl",))
+JUDGE = AgentSpec(name="owl", command=("owl",))
 PROCESS = ProcessIdentity(pid=7, start="1", boot="b", host="h")
 
 CheckOutcome = Literal["pass", "fail", "timeout", "tampered", "error", "not_run"]
 ReportOutcome = Literal["pass", "weak_pass", "fail", "tampered", "error"]
 
 
-def goal(checks: tuple[str, ...] = (COMMAND,), judge: JudgeSpec | None = None, **limits: float | None) -> GoalSpec:
+def goal(checks: tuple[str, ...] = (COMMAND,), judge: AgentSpec | None = None, **limits: float | None) -> GoalSpec:
     return GoalSpec(
         id="g-1",
         objective="make tests pass",
         workspace="/ws",
-        worker=WorkerSpec(name="command", command=("agent",)),
+        worker=AgentSpec(name="command", command=("agent",)),
         checks=checks,
-        judge=judge,
+        judges=() if judge is None else (judge,),
         limits=Limits.model_validate(limits),
     )
 

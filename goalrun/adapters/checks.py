@@ -9,8 +9,9 @@ from goalrun.adapters.environment import check_environment
 from goalrun.adapters.files import read_bounded
 from goalrun.adapters.sandbox import Place, Sandbox
 from goalrun.core.evidence import clean, count
-from goalrun.core.model import CheckResult, GoalSpec
+from goalrun.core.model import CheckResult
 from goalrun.core.ports import OnProcess
+from goalrun.core.spec import GoalSpec
 
 EXCERPT_CHARS = 6_000
 CheckOutcome = Literal["pass", "fail", "timeout"]

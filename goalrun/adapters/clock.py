@@ -13,14 +13,23 @@ class SystemClock:
 
     def __init__(self, poll: Callable[[], None]) -> None:
         self._poll = poll
+        self._idle = 0.0
 
     def now(self) -> datetime:
         """The time of day in UTC."""
         return utc_now()
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
+        """Seconds that never go back, without those that passed idly."""
+        return time.monotonic() - self._idle
+
+    def idle(self, seconds: float) -> None:
+        """Let time pass that does not count; raises what ``poll`` raises."""
+        began = time.monotonic()
+        try:
+            self.sleep(seconds)
+        finally:
+            self._idle += time.monotonic() - began
 
     def sleep(self, seconds: float) -> None:
         """Let time pass; raises what ``poll`` raises."""

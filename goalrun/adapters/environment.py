@@ -7,7 +7,7 @@ from pathlib import Path
 
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.sandbox import Place
-from goalrun.core.model import GoalSpec
+from goalrun.core.spec import GoalSpec
 
 
 def check_environment(spec: GoalSpec, user: Mapping[str, str], inside: Place, path: str) -> dict[str, str]:

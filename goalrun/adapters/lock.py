@@ -23,7 +23,8 @@ from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.files import private_folder, write_whole
 from goalrun.adapters.identity import is_alive, myself
 from goalrun.adapters.views import OWNER, runner
-from goalrun.core.model import ProcessIdentity, Value
+from goalrun.core.model import ProcessIdentity
+from goalrun.core.spec import Value
 from goalrun.errors import EnvironmentFailure, WorkspaceBusy
 
 GUARD_SECONDS = 30.0

@@ -17,8 +17,9 @@ from goalrun.adapters.sandbox import Place
 from goalrun.adapters.store import GitStore
 from goalrun.adapters.trees import Plan
 from goalrun.core.evidence import one_line
-from goalrun.core.model import CheckResult, GoalSpec, Snapshot, Tamper, VerificationReport
+from goalrun.core.model import CheckResult, Snapshot, Tamper, VerificationReport
 from goalrun.core.ports import OnProcess
+from goalrun.core.spec import GoalSpec
 from goalrun.errors import EnvironmentFailure
 
 HIDDEN = "hidden"

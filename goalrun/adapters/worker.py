@@ -1,142 +1,160 @@
-"""Any command as a worker: a prompt in, files changed, text out."""
+"""Any agent as a worker: a prompt in, files changed, text out."""
 
 import shlex
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from goalrun.adapters import process
+from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, shell_command, spent
 from goalrun.adapters.clock import utc_now
-from goalrun.adapters.files import private_folder, read_bounded, remove_tree, write_whole
+from goalrun.adapters.files import private_folder
 from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
-from goalrun.core.model import GoalSpec, WorkerReport
-from goalrun.core.ports import OnProcess
-from goalrun.core.prompt import BLOCKED_EXIT_STATUS
-from goalrun.errors import WorkerUnavailable
+from goalrun.core.model import NOTHING_SPENT, Session, WorkerReport
+from goalrun.core.ports import AgentFailure, OnProcess, Task
+from goalrun.core.prompt import BLOCKED_EXIT_STATUS, WAIT_LINE
+from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.errors import EnvironmentFailure
 
 TEXT_CHARS = 16_000
 NOT_FOUND = frozenset({126, 127})
 """Exit statuses by which a shell says that there is no such command (POSIX, "Exit Status for Commands")."""
-PLAIN_COMMAND = "command"
+TRY_SECONDS = 60.0
+"""How long a command that a worker waits for may take."""
 
 
-def shell_worker(command: str) -> tuple[str, ...]:
-    """The argv of a worker that is given as a command line."""
-    return ("bash", "-c", command)
-
-
-class CommandWorker:
-    """Runs a command line in the workspace, with the user's own environment.
+class AgentWorker:
+    """Runs an agent in the workspace, with the user's own environment.
 
     Args:
+        folder: the goal's folder.
         hidden: the state folder, which the worker gets to see empty, among processes of its own; None does neither.
     """
 
-    def __init__(
-        self,
-        spec: GoalSpec,
-        folder: Path,
-        hidden: Path | None,
-        environment: Mapping[str, str],
-        secrets: tuple[str, ...],
-        poll: Callable[[], None],
-    ) -> None:
+    def __init__(self, agent: AgentSpec, spec: GoalSpec, folder: Path, hidden: Path | None, means: Means) -> None:
+        self.name = agent.name
+        self._agent = agent
         self._spec = spec
         self._folder = folder
         self._hidden = hidden
-        self._environment = environment
-        self._secrets = secrets
-        self._poll = poll
+        self._means = means
+        self._start = Path(spec.workspace) / spec.subfolder
 
-    def run(self, prompt: str, turn: int, attempt: int, timeout: float, on_process: OnProcess) -> WorkerReport:
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         """Run one turn; see ``core.ports.Worker``."""
-        start = Path(self._spec.workspace) / self._spec.subfolder
-        if not start.is_dir():
-            raise WorkerUnavailable(f"the folder that the worker starts in is gone: {start}")
-        program = self._spec.worker.command[0]
-        if shutil.which(program, path=self._environment.get("PATH")) is None:
-            raise WorkerUnavailable(f"worker {self._spec.worker.name}: {program} is not on PATH")
-        output = private_folder(self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}")
-        write_whole(output / "prompt.md", prompt)
-        # The worker gets a copy: it has no business in the state folder.
+        if not self._start.is_dir():
+            raise EnvironmentFailure(f"the folder that the worker starts in is gone: {self._start}")
+        require_program(self._agent, self._agent.command, self._means.environment.get("PATH"))
         begun = utc_now().timestamp()
-        outside = Path(tempfile.mkdtemp(prefix="goalrun-prompt-"))
+        goes_on = self._agent.session == "resume" and bool(self._agent.resume) and task.session is not None
         try:
-            prompt_file = outside / "prompt.md"
-            write_whole(prompt_file, prompt)
-            argv = self._argv(prompt, prompt_file)
-            finished = process.run(
-                process.Command(
-                    argv=argv if self._hidden is None else isolated(argv, start, self._hidden),
-                    cwd=start,
-                    env=self._worker_environment(turn, prompt_file),
-                    stdin=prompt_file,
-                    stdout=output / "stdout",
-                    stderr=output / "stderr",
-                    timeout=timeout,
-                    secrets=self._secrets,
-                    status=None if self._hidden is None else output / "status",
-                    launcher="" if self._hidden is None else str(bwrap()),
-                ),
-                lambda identity: on_process("worker", identity),
-                self._poll,
-            )
-        except process.Unstartable as failure:
-            raise WorkerUnavailable(f"worker {self._spec.worker.name}: {failure}") from failure
+            heard, kept = self._call(task, on_process, task.session if goes_on else None)
+            if goes_on and heard.said.failure is not None and heard.said.failure.kind == "session":
+                # It is gone: the prompt holds all that a new one needs.
+                goes_on = False
+                heard, kept = self._call(task, on_process, None)
         finally:
-            remove_tree(outside)
             # What carries the goal's id but slipped out of the tree, through a daemon of the system for example.
             reap((), self._spec.id)
-        return self._report(finished, output, untied(Path(self._spec.workspace), begun))
+        self._require_work(heard)
+        report = self._report(heard, kept, task.session if goes_on else None)
+        strangers = untied(Path(self._spec.workspace), begun)
+        return WorkerReport(**{**dict(report), "untied": strangers})
 
-    def _argv(self, prompt: str, prompt_file: Path) -> tuple[str, ...]:
-        filled = {"{prompt}": prompt, "{prompt_file}": str(prompt_file)}
-        return tuple(filled.get(word, word) for word in self._spec.worker.command)
+    def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
+        """Whether a command succeeds now; see ``core.ports.Worker``."""
+        kept = private_folder(self._folder / "turns" / f"turn-{turn}" / "waiting")
+        (kept / "status").unlink(missing_ok=True)
+        order = self._order(shell_command(command), "", kept, TRY_SECONDS, turn)
+        plain = AgentSpec(name=PLAIN_COMMAND, command=order.words)
+        return call(plain, order, self._means, partial(on_process, "worker")).finished.exit_code == 0
 
-    def _worker_environment(self, turn: int, prompt_file: Path) -> dict[str, str]:
-        return {
-            **self._environment,
-            **self._spec.worker.env,
+    def _call(self, task: Task, on_process: OnProcess, session: Session | None) -> tuple[Heard, Path]:
+        agent = self._agent
+        # The attempt, and whether it goes on with a session, name what is kept of it.
+        name = f"worker-{task.attempt}{'-resumed' if session is not None else ''}"
+        kept = self._folder / "turns" / f"turn-{task.turn}" / name
+        words = agent.command if session is None else agent.resume
+        words = (*words, *agent.spend) if task.usd is not None else words
+        values = {"{session}": session.id if session is not None else "", "{usd}": f"{task.usd or 0:.4f}"}
+        order = self._order(words, task.prompt, kept, task.timeout, task.turn)._replace(values=values)
+        return call(agent, order, self._means, partial(on_process, "worker")), kept
+
+    def _order(self, words: tuple[str, ...], prompt: str, kept: Path, timeout: float, turn: int) -> Order:
+        hidden = self._hidden
+        env = {
             GOAL_VARIABLE: self._spec.id,
             "GOALRUN_TURN": str(turn),
             "GOALRUN_WORKSPACE": self._spec.workspace,
-            "GOALRUN_PROMPT_FILE": str(prompt_file),
+            "GOALRUN_PROMPT_FILE": "{prompt_file}",
         }
+        return Order(
+            words=words,
+            prompt=prompt,
+            cwd=self._start,
+            kept=kept,
+            timeout=timeout,
+            env=env,
+            isolate=None if hidden is None else lambda argv: isolated(argv, self._start, hidden),
+            launcher="" if hidden is None else str(bwrap()),
+        )
 
-    def _report(self, finished: process.Finished, output: Path, strangers: tuple[str, ...]) -> WorkerReport:
-        said = clean(read_bounded(output / "stdout", 0, TEXT_CHARS * 4), TEXT_CHARS, self._secrets)
-        complaint = read_bounded(output / "stderr", 0, TEXT_CHARS)
-        self._require_command(finished, complaint)
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+    def _require_work(self, heard: Heard) -> None:
+        """Nothing that the provider, the credentials or the machine failed at is the worker's turn."""
+        failure = heard.said.failure
+        output, ended = heard.output, heard.finished
+        silent = not output.events and not output.report and ended.exit_code != 0 and not ended.timed_out
+        # One that has a lot to say and says nothing has not begun: it does not know a flag, or nobody is logged in.
+        if failure is not None and (failure.kind != "failed" or silent):
+            message = one_line(clean(f"{self.name}: {failure.message}", 600, self._means.secrets), 600)
+            kind = failure.kind if failure.kind in {"limited", "refused"} else "failed"
+            usage, _ = spent(heard.said, None)
+            raise AgentFailure(message, kind=kind, usage=usage, reset=failure.reset)
+        self._require_command(heard.finished, heard.output.errors)
+
+    def _report(self, heard: Heard, kept: Path, session: Session | None) -> WorkerReport:
+        finished, said = heard.finished, heard.said
+        text = clean(said.text, TEXT_CHARS, self._means.secrets)
+        last = next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()
+        failed = finished.exit_code != 0 or said.failure is not None
+        outcome = "timeout" if finished.timed_out else "failed" if failed else "ok"
+        reason = self._complaint(heard) if outcome == "failed" else ""
         blocked = self._blocked(finished.exit_code, last)
-        outcome = "timeout" if finished.timed_out else "failed" if finished.exit_code else "ok"
-        reason = one_line(clean(complaint[-2000:], 2000, self._secrets)) if outcome == "failed" else ""
+        usage, known = spent(said, session)
         return WorkerReport(
             outcome="blocked" if blocked is not None and not finished.timed_out else outcome,
             exit_code=finished.exit_code,
             seconds=finished.seconds,
-            text=said,
+            usage=usage,
+            text=text,
             reason=blocked if blocked is not None else reason,
-            transcript=str(output.relative_to(self._folder)),
-            untied=strangers,
+            transcript=str(kept.relative_to(self._folder)),
+            agent=self.name,
+            model=one_line(said.model, 200),
+            session=known,
+            denials=tuple(one_line(each, 200) for each in said.denials[:20]),
+            wait_for=one_line(last.removeprefix(WAIT_LINE), 1000).strip() if last.startswith(WAIT_LINE) else "",
         )
+
+    def _complaint(self, heard: Heard) -> str:
+        said = heard.said.failure.message if heard.said.failure is not None else heard.output.errors[-2000:]
+        return one_line(clean(said, 2000, self._means.secrets))
 
     def _blocked(self, exit_code: int, last: str) -> str | None:
         """The reason, if the worker reports an obstacle that it cannot remove."""
         if exit_code == BLOCKED_EXIT_STATUS:
             return one_line(last, 1000)
-        marker = self._spec.worker.blocked_line
-        if marker is not None and last.strip().startswith(marker):
-            return one_line(last.strip().removeprefix(marker), 1000)
+        marker = self._agent.blocked_line
+        if marker is not None and last.startswith(marker):
+            return one_line(last.removeprefix(marker), 1000)
         return None
 
     def _require_command(self, finished: process.Finished, complaint: str) -> None:
         """A shell that cannot find the worker's program has run no worker."""
-        command = self._spec.worker.command
+        command = self._agent.command
         if finished.exit_code not in NOT_FOUND or command[:2] != ("bash", "-c"):
             return
         try:
@@ -146,6 +164,6 @@ class CommandWorker:
         program = next((word for word in words if "=" not in word), "")
         # The shell names what it cannot run; a builtin in front of it says nothing.
         named = f"{program}: " in complaint
-        if program and named and shutil.which(program, path=self._environment.get("PATH")) is None:
-            said = one_line(clean(complaint[-2000:], 300, self._secrets))
-            raise WorkerUnavailable(f"the worker command cannot be run: {said or program}")
+        if program and named and shutil.which(program, path=self._means.environment.get("PATH")) is None:
+            said = one_line(clean(complaint[-2000:], 300, self._means.secrets))
+            raise AgentFailure(f"the worker command cannot be run: {said or program}", usage=NOTHING_SPENT)

@@ -11,6 +11,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+agents = typer.Typer(help="Which agents are installed, how they are driven, and what they can report.")
+app.add_typer(agents, name="agents")
 
 Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
 NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
@@ -55,6 +57,9 @@ CheckTimeout = Annotated[str | None, typer.Option("--check-timeout", metavar="TI
 MaxTurns = Annotated[str | None, typer.Option("--max-turns", metavar="N", help="Turns (20); on resume +N adds.")]
 MaxTokens = Annotated[str | None, typer.Option("--max-tokens", metavar="N", help="Tokens of worker and judge.")]
 MaxUsd = Annotated[str | None, typer.Option("--max-usd", metavar="X", help="US dollars of worker and judge.")]
+AllowUnknownSpend = Annotated[
+    bool, typer.Option("--allow-unknown-spend", help="Go on where nobody reports what a limit is about.")
+]
 MaxTime = Annotated[str | None, typer.Option("--max-time", metavar="TIME", help="Running time, as in 90s, 2h.")]
 TurnTimeout = Annotated[str | None, typer.Option("--turn-timeout", metavar="TIME", help="Per turn (30m).")]
 StuckAfter = Annotated[
@@ -86,7 +91,10 @@ def start(
         Path | None,
         typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
     ] = None,
-    worker: Annotated[str | None, typer.Option("-w", "--worker", metavar="NAME", help="An agent.")] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option("-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it."),
+    ] = None,
     worker_cmd: Annotated[
         str | None,
         typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
@@ -100,7 +108,12 @@ def start(
         str | None,
         typer.Option("--hidden-files", metavar="DIR", help="Files for hidden checks: they are in $GOALRUN_HIDDEN."),
     ] = None,
-    judge: Annotated[str | None, typer.Option("-j", "--judge", metavar="NAME", help="An agent, or none.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-j", "--judge", metavar="NAME", help="An agent, PROVIDER:MODEL, or none; all that are given have to agree."
+        ),
+    ] = None,
     judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
     judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
     protect: Protect = None,
@@ -135,6 +148,10 @@ def start(
     turn_timeout: TurnTimeout = None,
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
+    allow_unknown_spend: AllowUnknownSpend = False,
+    no_wait_quota: Annotated[
+        bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
@@ -144,7 +161,7 @@ def start(
     from goalrun.cli import running
 
     flags = running.flags(
-        worker=worker, worker_cmd=worker_cmd, checks=check, judge=judge, judge_cmd=judge_cmd,
+        worker=worker, worker_cmd=worker_cmd, checks=check, judges=judge, judge_cmd=judge_cmd,
         judge_only=judge_only or None, worker_isolation=worker_isolation,
         hidden_checks=hidden_check, hidden_files=hidden_files,
         protect=protect, may_change=may_change, pass_env=pass_env,
@@ -153,7 +170,8 @@ def start(
         baseline=False if no_baseline else None, require_strong=require_strong or None,
         max_turns=max_turns, max_tokens=max_tokens,
         max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
-        stuck_after=stuck_after,
+        stuck_after=stuck_after, allow_unknown_spend=allow_unknown_spend or None,
+        wait_quota=False if no_wait_quota else None,
     )  # fmt: skip
     asked = running.Asked(objective, file, flags, force=force, no_wait=no_wait, detach=detach, as_json=as_json)
     return running.start(asked)
@@ -170,6 +188,7 @@ def resume(
     turn_timeout: TurnTimeout = None,
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
+    allow_unknown_spend: AllowUnknownSpend = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -180,6 +199,7 @@ def resume(
     changes = {
         "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,
+        "allow_unknown_spend": "1" if allow_unknown_spend else None,
     }  # fmt: skip
     how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
     return running.resume(goal, {key: value for key, value in changes.items() if value is not None}, how)
@@ -335,6 +355,22 @@ def doctor(as_json: AsJson = False) -> int:
     from goalrun.cli import setup
 
     return setup.doctor(as_json=as_json)
+
+
+@agents.callback(invoke_without_command=True)
+def list_agents(context: typer.Context, as_json: AsJson = False) -> int:
+    """Which agents are installed, how they are driven, and what they can report."""
+    from goalrun.cli import agents as body
+
+    return 0 if context.invoked_subcommand else body.listed(as_json=as_json)
+
+
+@agents.command("test")
+def try_agent(name: Annotated[str, typer.Argument(help="An agent.")], as_json: AsJson = False) -> int:
+    """Make one small real call in a folder that is thrown away: it costs what that costs."""
+    from goalrun.cli import agents as body
+
+    return body.trial(name, as_json=as_json)
 
 
 @app.command()

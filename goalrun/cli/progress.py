@@ -6,21 +6,24 @@ from typing import IO
 from goalrun.cli.render import note, paint, painted, seconds
 from goalrun.core.decide import what_is_missing
 from goalrun.core.events import (
+    AgentFailed,
     BaseTaken,
     BaseVerified,
     GoalStopped,
     JudgementFinished,
+    QuotaWait,
     Record,
     RunStarted,
     TurnFinished,
     TurnInterrupted,
+    TurnParked,
     TurnStarted,
     VerificationFinished,
-    WorkerFailed,
     WorkerFinished,
 )
 from goalrun.core.evidence import count, one_line
-from goalrun.core.model import GoalState, VerificationReport
+from goalrun.core.model import GoalState, Usage, VerificationReport
+from goalrun.core.spec import GoalSpec
 
 MAX_TAMPERS = 10
 
@@ -41,7 +44,7 @@ class SilentReporter:
         """Nothing."""
 
 
-def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # noqa: C901, PLR0911 - one case per event
+def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one case per event
     """What one record means to a person; nothing for records that only bookkeeping needs."""
     match record.event:
         case RunStarted():
@@ -53,16 +56,22 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
         case TurnStarted(turn=turn, attempt=attempt):
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return [paint(f"turn {turn} of {state.spec.limits.max_turns}{again}", "strong", stream)]
-        case WorkerFailed(reason=reason):
-            return [f"  worker could not be run: {one_line(reason)}; trying again"]
+        case AgentFailed(role=role, reason=reason):
+            return [f"  {role} failed: {one_line(reason)}"]
+        case QuotaWait(detail=detail):
+            return [f"  {paint('waiting', 'alarm', stream)}: {one_line(detail)}; goalrun stop or pause ends the wait"]
+        case TurnParked(report=report):
+            return [f"  the worker waits for: {one_line(report.wait_for)}"]
         case TurnInterrupted(reason=reason):
             return [f"  cut: {one_line(reason)}; the edits so far are kept"]
         case WorkerFinished(report=report, snapshot=snapshot):
             said = f": {one_line(report.reason)}" if report.reason else ""
             how = painted(report.outcome, stream)
             changed = count(snapshot.changed_files, "file")
+            spent = _spent(report.usage)
             return [
-                f"  worker {how} in {seconds(report.seconds)}, {changed} changed{said}",
+                f"  worker {how} in {seconds(report.seconds)}, {changed} changed{spent}{said}",
+                *(f"  note: it was not allowed to use {one_line(each)}" for each in report.denials[:3]),
                 *(f"  note: process {one_line(each)} began meanwhile and is left alone" for each in report.untied),
                 *(f"  put back {one_line(edit.path)} ({edit.kind})" for edit in snapshot.protected_edits),
             ]
@@ -91,10 +100,23 @@ def _started(state: GoalState, stream: IO[str]) -> list[str]:
     return [
         f"{paint(spec.id, 'strong', stream)}  {one_line(spec.objective, 120)}",
         f"  workspace {one_line(spec.workspace, 400)}",
-        f"  worker {spec.worker.name}; judge {spec.judge.name if spec.judge else 'none'}; limits {', '.join(budget)}",
+        f"  worker {spec.worker.name}; {_judges(spec)}; limits {', '.join(budget)}",
         f"  checks{live}: {checks}",
         f"  worker isolation: {state.worker_isolation}",
     ]
+
+
+def _spent(usage: Usage | None) -> str:
+    """Tokens and cost of a run, as far as they are known."""
+    if usage is None:
+        return ""
+    tokens = f", {usage.total_tokens} tokens" if usage.total_tokens is not None else ""
+    return tokens + (f", {usage.usd:.4f} USD" if usage.usd is not None else "")
+
+
+def _judges(spec: GoalSpec) -> str:
+    """Who judges, in words."""
+    return "judge " + (" and ".join("/".join(agent.name for agent in judge.chain) for judge in spec.judges) or "none")
 
 
 def _verification(report: VerificationReport, stream: IO[str]) -> list[str]:

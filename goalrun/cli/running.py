@@ -21,7 +21,8 @@ from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import changed_limits, hidden_files, make_spec, objective_of
-from goalrun.core.model import EXIT_CODES, GoalState, Limits, State
+from goalrun.core.model import EXIT_CODES, GoalState, State
+from goalrun.core.spec import Limits
 from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
 from goalrun.settings import LimitSettings, Loaded, load
 from goalrun.wiring import (
@@ -38,7 +39,8 @@ from goalrun.wiring import (
 )
 
 TOP_LEVEL = (
-    "worker", "worker_cmd", "judge", "judge_cmd", "judge_only", "worker_isolation", "hidden_checks", "hidden_files",
+    "worker", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota", "worker_isolation",
+    "hidden_checks", "hidden_files",
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
@@ -72,7 +74,10 @@ class How(NamedTuple):
 
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
     """Options as a configuration file would say them; what was not given is left out."""
-    limits = ("max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after")
+    limits = (
+        "max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after",
+        "allow_unknown_spend",
+    )  # fmt: skip
     data: dict[str, Any] = {key: given.get(key) for key in TOP_LEVEL}
     data["checks"] = given.get("checks")
     data["limits"] = _given({key: given.get(key) for key in limits})
@@ -95,7 +100,7 @@ def start(asked: Asked) -> int:
     place = workspace_here()
     require_outside(place[0], session.home)
     goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
-    loaded = load(place[0], goal_file, _override(place[0], goal_file, asked.flags))
+    loaded = load(place[0], goal_file, _override(asked.flags))
     objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
     loaded = _with_checks(loaded, place, session)
 
@@ -116,14 +121,12 @@ def start(asked: Asked) -> int:
         raise
 
 
-def _override(workspace: Path, goal_file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
-    """A flag that names one of two alternatives takes back the other one that a file may name."""
-    settings = load(workspace, goal_file).settings
-    rivals = {"worker": "worker_cmd", "worker_cmd": "worker", "judge": "judge_cmd", "judge_cmd": "judge"}
+def _override(given: dict[str, Any]) -> dict[str, Any]:
+    """A flag that names one of some alternatives takes back the others that a file may name."""
     both = dict(given)
-    for flag, rival in rivals.items():
-        if flag in given and rival not in given and getattr(settings, rival) is not None:
-            both[rival] = None
+    for rivals in (("worker", "worker_cmd"), ("judge", "judges", "judge_cmd")):
+        if any(name in given for name in rivals):
+            both |= {name: () if name == "judges" else None for name in rivals if name not in given}
     return both
 
 
@@ -187,10 +190,10 @@ def _require_room(state: GoalState, limits: Limits) -> None:
     reached = ""
     if state.open is None and len(state.turns) >= limits.max_turns:
         reached = f"{len(state.turns)} of {limits.max_turns} turns are used: add --max-turns +N"
-    elif limits.max_tokens is not None and usage.total_tokens is None:
-        reached = "nobody reports tokens: add --max-tokens none"
-    elif limits.max_usd is not None and usage.usd is None:
-        reached = "nobody reports the cost: add --max-usd none"
+    elif limits.max_tokens is not None and usage.total_tokens is None and not limits.allow_unknown_spend:
+        reached = "not all tokens were reported: add --allow-unknown-spend, or --max-tokens none"
+    elif limits.max_usd is not None and usage.usd is None and not limits.allow_unknown_spend:
+        reached = "not every cost was reported: add --allow-unknown-spend, or --max-usd none"
     elif limits.max_time is not None and usage.seconds >= limits.max_time:
         reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used: add --max-time +TIME"
     elif limits.max_tokens is not None and (usage.total_tokens or 0) >= limits.max_tokens:

@@ -1,20 +1,23 @@
 """From flags and files to a goal, frozen by value."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
+from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
-from goalrun.adapters.worker import PLAIN_COMMAND, shell_worker
-from goalrun.core.model import MAX_OBJECTIVE_CHARS, GoalSpec, JudgeSpec, VerificationSpec, WorkerSpec
+from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring import Session
 
 MAX_FILE_CHARS = 1_000_000
+MODEL_JUDGE = "goalrun.adapters.model_judge"
 
 
 def objective_of(given: str, file: Path | None, configured: str | None) -> str:
@@ -79,7 +82,8 @@ def make_spec(
             worker=worker,
             checks=() if settings.judge_only else settings.checks,
             hidden_checks=settings.hidden_checks,
-            judge=_judge(settings, worker),
+            judges=_judges(settings, worker, session),
+            wait_quota=settings.wait_quota,
             limits=settings.limits.limits(),
             verification=VerificationSpec(**{**verification.model_dump(), "deps": deps}, path=path),
             force=force,
@@ -107,23 +111,68 @@ def hidden_files(settings: Settings, workspace: Path) -> Path | None:
     return folder
 
 
-def _worker(settings: Settings, session: Session) -> WorkerSpec:
+def _worker(settings: Settings, session: Session) -> AgentSpec:
+    """The worker's agent with those that stand in for it.
+
+    Raises:
+        SpecError: one of them is unknown, or the first is not installed.
+    """
     if settings.worker_cmd is not None and settings.worker is not None:
         raise SpecError("both a worker and a worker command are given", hint="give -w NAME or --worker-cmd CMD")
     if settings.worker_cmd is not None:
-        return WorkerSpec(name=PLAIN_COMMAND, command=shell_worker(settings.worker_cmd))
+        return AgentSpec(name=PLAIN_COMMAND, command=shell_command(settings.worker_cmd))
     known = agents(settings)
     path = session.environment.get("PATH")
-    name = settings.worker or next(
-        (name for name, agent in known.items() if agent.order and shutil.which(agent.command[0], path=path)), None
+    names = (
+        settings.worker
+        or tuple(name for name, agent in known.items() if agent.order and shutil.which(agent.command[0], path=path))[:1]
     )
-    if name is None:
+    if not names:
         looked_for = ", ".join(name for name, agent in known.items() if agent.order)
         raise SpecError(f"no worker: none of {looked_for} is installed", hint="install one, or give --worker-cmd CMD")
-    agent = _agent(name, known)
-    if shutil.which(agent.command[0], path=path) is None:
+    chain = [worker_agent(name, _agent(name, known), session) for name in names]
+    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+
+
+def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec:
+    """An agent as a worker.
+
+    Raises:
+        SpecError: it is not installed, or too old.
+    """
+    if shutil.which(agent.command[0], path=session.environment.get("PATH")) is None:
         raise SpecError(f"worker {name}: {agent.command[0]} is not on PATH", hint=f"install {name}, or choose with -w")
-    return WorkerSpec(name=name, command=agent.command, blocked_line=agent.blocked_line, env=agent.env)
+    extra = extra_words(name, agent, session)
+    return AgentSpec(
+        name=name,
+        command=(*agent.command, *extra),
+        resume=(*agent.resume, *extra) if agent.resume else (),
+        session=agent.session,
+        reads=agent.reads,
+        find=agent.find,
+        files=agent.files,
+        spend=agent.spend,
+        blocked_line=agent.blocked_line,
+        env=agent.env,
+    )
+
+
+def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str, ...]:
+    """The words that the installed version of an agent's program takes beside those that all do.
+
+    Raises:
+        SpecError: it is too old.
+    """
+    if agent.least is None and not agent.optional:
+        return ()
+    program = shutil.which(agent.command[0], path=session.environment.get("PATH")) or agent.command[0]
+    found = probe(Path(program), session.home.path, session.environment)
+    if agent.least is not None and found.version and older(found.version, agent.least):
+        raise SpecError(
+            f"{name} {found.version} is too old: {agent.least} or newer is needed",
+            hint=f"upgrade {name}, or -w another",
+        )
+    return tuple(word for words in agent.optional if words[0] in found.flags for word in words)
 
 
 def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
@@ -132,33 +181,55 @@ def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
     return known[name]
 
 
-def _judge(settings: Settings, worker: WorkerSpec) -> JudgeSpec | None:
-    if settings.judge is not None and settings.judge_cmd is not None:
+def _judges(settings: Settings, worker: AgentSpec, session: Session) -> tuple[AgentSpec, ...]:
+    if (settings.judge or settings.judges) and settings.judge_cmd is not None:
         raise SpecError("both a judge and a judge command are given", hint="give -j NAME or --judge-cmd CMD")
-    judge = _named_judge(settings, worker)
+    judges = _named_judges(settings, worker, session)
     if settings.judge_only and settings.verification.require_strong:
         raise SpecError("--judge-only and --require-strong exclude each other: without checks nothing is strong")
-    if settings.judge_only and judge is None:
+    if settings.judge_only and not judges:
         raise SpecError("--judge-only needs a judge", hint="add --judge-cmd CMD, or -j NAME")
-    return judge
+    return judges
 
 
-def _named_judge(settings: Settings, worker: WorkerSpec) -> JudgeSpec | None:
+def _named_judges(settings: Settings, worker: AgentSpec, session: Session) -> tuple[AgentSpec, ...]:
     if settings.judge_cmd is not None:
-        return JudgeSpec(name=PLAIN_COMMAND, command=shell_worker(settings.judge_cmd))
+        return (AgentSpec(name=PLAIN_COMMAND, command=shell_command(settings.judge_cmd)),)
     known = agents(settings)
-    if settings.judge == "none":
-        return None
-    if settings.judge is not None:
-        agent = _agent(settings.judge, known)
-        if not agent.judge:
-            able = ", ".join(name for name, agent in known.items() if agent.judge)
-            raise SpecError(f"agent {settings.judge!r} cannot judge: it cannot be locked down", hint=f"one of {able}")
-        return JudgeSpec(name=settings.judge, command=agent.judge, env=agent.env)
+    chains = settings.judges or ((settings.judge,) if settings.judge else ())
+    if chains == (("none",),):
+        return ()
+    if chains:
+        return tuple(_judge_chain([_as_judge(name, known, session) for name in chain]) for chain in chains)
     own = known.get(worker.name)
     if own is not None and own.judge and worker.name != PLAIN_COMMAND:
-        return JudgeSpec(name=worker.name, command=own.judge, env=own.env)
-    return None
+        return (_as_judge(worker.name, known, session),)
+    return ()
+
+
+def _judge_chain(chain: list[AgentSpec]) -> AgentSpec:
+    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+
+
+def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> AgentSpec:
+    if ":" in name:
+        return AgentSpec(name=name, command=(sys.executable, "-P", "-m", MODEL_JUDGE, name), reads="model")
+    agent = _agent(name, known)
+    if not agent.judge:
+        able = ", ".join(name for name, agent in known.items() if agent.judge)
+        raise SpecError(
+            f"agent {name!r} cannot judge: it cannot be locked down", hint=f"one of {able}, or PROVIDER:MODEL"
+        )
+    extra_words(name, agent, session)
+    return AgentSpec(
+        name=name,
+        command=agent.judge,
+        reads=agent.judge_reads or agent.reads,
+        find=agent.find,
+        files=agent.files,
+        env=agent.env,
+        timeout=agent.judge_timeout,
+    )
 
 
 def changed_limits(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
@@ -167,7 +238,7 @@ def changed_limits(before: dict[str, Any], changes: dict[str, str]) -> dict[str,
     Raises:
         SpecError: a value that is no number or duration.
     """
-    from goalrun.settings import seconds
+    from goalrun.core.spec import seconds
 
     after = dict(before)
     for name, text in changes.items():

@@ -16,7 +16,8 @@ from goalrun.cli.running import flags
 from goalrun.core import result
 from goalrun.core.decide import verified
 from goalrun.core.evidence import one_line
-from goalrun.core.model import GoalSpec, Snapshot, VerificationReport, VerificationSpec, WorkerSpec
+from goalrun.core.model import Snapshot, VerificationReport
+from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import load
 from goalrun.wiring import Session, open_session, open_store, open_verifier, require_outside, workspace_here
@@ -43,7 +44,7 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
         objective="verify",
         workspace=str(workspace),
         subfolder=subfolder,
-        worker=WorkerSpec(name="none", command=("true",)),
+        worker=AgentSpec(name="none", command=("true",)),
         checks=settings.checks,
         limits=settings.limits.limits(),
         verification=VerificationSpec(**{**settings.verification.model_dump(), "deps": deps}, path=path),

@@ -1,17 +1,22 @@
 """Whether a goal goes on after a turn. Pure and total; the first rule that matches wins."""
 
+from collections.abc import Sequence
+
 from goalrun.core.model import (
+    NOTHING_SPENT,
     Continue,
     Decision,
-    GoalSpec,
     GoalState,
+    Judgement,
     State,
     Stop,
     TurnOutcome,
     Usage,
+    Verdict,
     VerificationReport,
 )
 from goalrun.core.progress import standstill
+from goalrun.core.spec import GoalSpec
 
 
 def decide(state: GoalState, outcome: TurnOutcome) -> Decision:
@@ -45,7 +50,7 @@ def gate(state: GoalState, outcome: TurnOutcome) -> bool:
         return False
     if outcome.judgement is not None:
         return outcome.judgement.verdict.achieved
-    return state.spec.judge is None and bool(outcome.verification.checks)
+    return not state.spec.judges and bool(outcome.verification.checks)
 
 
 def verified(spec: GoalSpec, report: VerificationReport) -> bool:
@@ -54,6 +59,29 @@ def verified(spec: GoalSpec, report: VerificationReport) -> bool:
     needed = {(check, False) for check in spec.checks} | {(check, True) for check in spec.hidden_checks}
     strong = report.outcome == "pass" or not spec.verification.require_strong
     return report.green and strong and run >= needed
+
+
+def together(judgements: Sequence[Judgement]) -> Judgement:
+    """What several judges say: achieved if all do, blocked if one does; the least of them counts."""
+    if len(judgements) == 1:
+        return judgements[0]
+    last = judgements[-1]
+    usage = NOTHING_SPENT
+    for each in judgements:
+        usage = usage.plus(each.usage or Usage())
+    return Judgement(
+        verdict=Verdict(
+            achieved=all(each.verdict.achieved for each in judgements),
+            blocked=any(each.verdict.blocked for each in judgements),
+            reason="; ".join(f"{each.judge}: {each.verdict.reason}" for each in judgements),
+        ),
+        judge=" and ".join(each.judge for each in judgements),
+        attempts=sum(each.attempts for each in judgements),
+        seconds=sum(each.seconds for each in judgements),
+        usage=usage,
+        brief=last.brief,
+        reply=last.reply,
+    )
 
 
 def rests_on(report: VerificationReport, judge: str) -> str:
@@ -134,12 +162,11 @@ def budget_stop(state: GoalState, spent: Usage) -> Stop | None:
     """The stop that a budget asks for after so much was spent, if any."""
     limits = state.spec.limits
     detail = ""
-    if limits.max_tokens is not None and spent.total_tokens is None:
-        detail = (
-            "a token limit is set, but the worker or judge does not report its tokens; resume with --max-tokens none"
-        )
-    elif limits.max_usd is not None and spent.usd is None:
-        detail = "a USD limit is set, but the worker or judge does not report its cost; resume with --max-usd none"
+    known = limits.allow_unknown_spend
+    if limits.max_tokens is not None and spent.total_tokens is None and not known:
+        detail = "a token limit is set, but not all tokens were reported; resume with --allow-unknown-spend"
+    elif limits.max_usd is not None and spent.usd is None and not known:
+        detail = "a USD limit is set, but not every cost was reported; resume with --allow-unknown-spend"
     elif limits.max_tokens is not None and (spent.total_tokens or 0) >= limits.max_tokens:
         detail = f"token limit reached: {spent.total_tokens} of {limits.max_tokens}; resume with --max-tokens +N"
     elif limits.max_usd is not None and (spent.usd or 0.0) >= limits.max_usd:

@@ -9,17 +9,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from goalrun.core.model import (
-    GoalSpec,
     Judgement,
-    Limits,
     ProcessIdentity,
     Snapshot,
     State,
     TurnRecord,
-    Value,
+    Usage,
     VerificationReport,
     WorkerReport,
 )
+from goalrun.core.spec import GoalSpec, Limits, Value
 
 
 class GoalCreated(Value):
@@ -77,20 +76,56 @@ class ProcessStarted(Value):
     process: ProcessIdentity
 
 
-class WorkerFailed(Value):
-    """The worker could not be run: an infrastructure failure, which uses up no turn."""
+class AgentFailed(Value):
+    """An agent could not do what it was asked for: an infrastructure failure, which uses up no turn.
 
-    kind: Literal["worker_failed"] = "worker_failed"
-    turn: int
+    Attributes:
+        usage: what it spent all the same; None is unknown.
+        until: when it may be asked again, if a provider's limit was the reason (ISO 8601).
+    """
+
+    kind: Literal["agent_failed"] = "agent_failed"
+    role: Literal["worker", "judge"]
+    agent: str
     reason: str
+    usage: Usage | None = None
+    until: str = ""
+
+
+class QuotaWait(Value):
+    """Nobody can be asked until then: the goal waits, and spends nothing."""
+
+    kind: Literal["quota_wait"] = "quota_wait"
+    until: str
+    detail: str
+
+
+class QuotaOver(Value):
+    """The wait is over."""
+
+    kind: Literal["quota_over"] = "quota_over"
 
 
 class TurnInterrupted(Value):
-    """A turn was cut by a crash, a pause or a stop; its edits are in the snapshot."""
+    """A turn was cut by a crash, a pause, a stop or a failing agent; its edits are in the snapshot.
+
+    Attributes:
+        usage: of the cut run, where nothing else records it; None is unknown.
+    """
 
     kind: Literal["turn_interrupted"] = "turn_interrupted"
     turn: int
     reason: str
+    snapshot: Snapshot
+    usage: Usage | None = None
+
+
+class TurnParked(Value):
+    """The worker waits for something outside; the turn goes on, with a new run of the worker, when that is over."""
+
+    kind: Literal["turn_parked"] = "turn_parked"
+    turn: int
+    report: WorkerReport
     snapshot: Snapshot
 
 
@@ -149,8 +184,11 @@ Event = (
     | BaseVerified
     | TurnStarted
     | ProcessStarted
-    | WorkerFailed
+    | AgentFailed
+    | QuotaWait
+    | QuotaOver
     | TurnInterrupted
+    | TurnParked
     | WorkerEnded
     | WorkerFinished
     | VerificationFinished

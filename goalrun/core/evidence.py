@@ -6,7 +6,9 @@ Redaction comes before cutting, so that no half of a secret survives a cut.
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import quote, quote_plus
 
 REDACTED = "[redacted]"
 MIN_SECRET_CHARS = 8
@@ -55,9 +57,25 @@ _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The values in an environment that must never be written down, longest first."""
-    found = {value for name, value in environment.items() if _is_secret(name, value)}
+    """The values in an environment that must never be written down, in all their forms, longest first."""
+    found = {form for name, value in environment.items() if _is_secret(name, value) for form in forms(value)}
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
+
+
+def forms(secret: str) -> Iterator[str]:
+    """A secret as it is, as it stands in an address or a JSON text, and inside of anything in base64."""
+    yield secret
+    yield quote(secret)
+    yield quote(secret, safe="")
+    yield quote_plus(secret)
+    yield json.dumps(secret)[1:-1]
+    raw = secret.encode("utf-8", "surrogateescape")
+    # What stands before it shifts its bits: three ways to be encoded, without the characters that others share.
+    for before in range(3):
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        text = b64encode(b"\0" * before + raw).decode("ascii")[first:last]
+        yield text
+        yield text.replace("+", "-").replace("/", "_")
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from posixpath import basename, dirname, join, normpath
 
-from goalrun.core.model import Value
+from goalrun.core.spec import Value
 
 MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 PYTEST_FILES = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", "tox.ini", "setup.cfg")

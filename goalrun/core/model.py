@@ -2,21 +2,13 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-MAX_OBJECTIVE_CHARS = 4_000
-"""Longest objective on a command line; a file given with ``-f`` may be longer."""
+from goalrun.core.spec import GoalSpec, Value
 
 Number = TypeVar("Number", int, float)
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class Value(BaseModel):
-    """Base of every value: frozen and strict about its fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class State(StrEnum):
@@ -49,18 +41,6 @@ EXIT_CODES: Mapping[State, int] = {
 }
 
 
-class Limits(Value):
-    """What a goal may use. Times are seconds; ``None`` is no limit."""
-
-    max_turns: int = Field(default=20, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_usd: float | None = Field(default=None, gt=0)
-    max_time: float | None = Field(default=None, ge=1)
-    turn_timeout: float = Field(default=1800, ge=1)
-    check_timeout: float = Field(default=600, ge=1)
-    stuck_after: int = Field(default=3, ge=0)
-
-
 class Usage(Value):
     """What was spent. ``seconds`` is running time; the rest is ``None`` where nobody reported it."""
 
@@ -80,102 +60,28 @@ class Usage(Value):
             seconds=self.seconds + other.seconds,
         )
 
+    def minus(self, before: "Usage") -> "Usage":
+        """What came after an earlier count; where that was more, the count began anew."""
+        return Usage(
+            input_tokens=_rest(self.input_tokens, before.input_tokens),
+            output_tokens=_rest(self.output_tokens, before.output_tokens),
+            total_tokens=_rest(self.total_tokens, before.total_tokens),
+            usd=_rest(self.usd, before.usd),
+            seconds=self.seconds,
+        )
+
+
+def _rest(now: Number | None, before: Number | None) -> Number | None:
+    if now is None or before is None:
+        return None
+    return now - before if now >= before else now
+
 
 def _sum(left: Number | None, right: Number | None) -> Number | None:
     return None if left is None or right is None else left + right
 
 
 NOTHING_SPENT = Usage(input_tokens=0, output_tokens=0, total_tokens=0, usd=0.0)
-
-
-class WorkerSpec(Value):
-    """What a turn runs.
-
-    Attributes:
-        name: the agent's name, or ``command`` for a plain command line.
-        command: argv; ``{prompt}`` and ``{prompt_file}`` in it are replaced, the prompt is on stdin too.
-        blocked_line: where the agent cannot choose its exit status, a last line of output that starts
-            with this text reports ``blocked``.
-        env: variables set for the agent beside the user's own.
-    """
-
-    name: Text
-    command: tuple[str, ...] = Field(min_length=1)
-    blocked_line: str | None = None
-    env: Mapping[str, str] = {}
-
-
-class JudgeSpec(Value):
-    """Who is asked for a verdict: a command that reads a brief and prints one JSON object."""
-
-    name: Text
-    command: tuple[str, ...] = Field(min_length=1)
-    timeout: float = Field(default=300, ge=1)
-    env: Mapping[str, str] = {}
-
-
-class VerificationSpec(Value):
-    """How a turn is checked.
-
-    Attributes:
-        worktree: checks run in a clean worktree of the snapshot (False: in the live workspace).
-        protected_edits: what happens to edits of protected paths (see docs/concepts.md).
-        protect: globs added to the default protected set.
-        may_change: globs taken out of it.
-        pass_env: names of variables that checks get from the environment.
-        path: the PATH that checks get, as it was at start.
-        deps: folders of the workspace, relative to it, that are frozen at start for the checks.
-        sandbox: how checks are isolated; ``auto`` is the strongest level that works.
-        require_sandbox: a level that is weaker than bwrap is an error.
-        network: checks may use the machine's network.
-        require_strong: a weak pass does not count.
-        baseline: note which tests the base has, and see each check fail once, before the first turn.
-    """
-
-    worktree: bool = True
-    protected_edits: Literal["reject", "restore"] = "reject"
-    protect: tuple[Text, ...] = ()
-    may_change: tuple[Text, ...] = ()
-    pass_env: tuple[Text, ...] = ()
-    path: str = ""
-    deps: tuple[str, ...] = ()
-    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
-    require_sandbox: bool = False
-    network: bool = False
-    baseline: bool = True
-    require_strong: bool = False
-
-
-class GoalSpec(Value):
-    """A goal, frozen by value at start.
-
-    Attributes:
-        workspace: real path of the workspace's top folder.
-        subfolder: where in it worker and checks start; "" is the top.
-        hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
-        judge: None means that the checks alone decide.
-        force: run the worker even where the base already passes.
-        worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
-    """
-
-    id: Text
-    objective: Text
-    workspace: Text
-    subfolder: str = ""
-    worker: WorkerSpec
-    checks: tuple[Text, ...] = ()
-    hidden_checks: tuple[Text, ...] = ()
-    judge: JudgeSpec | None = None
-    limits: Limits = Limits()
-    verification: VerificationSpec = VerificationSpec()
-    force: bool = False
-    worker_isolation: Literal["auto", "off"] = "auto"
-
-    @model_validator(mode="after")
-    def _somebody_decides(self) -> Self:
-        if not self.checks and self.judge is None:
-            raise ValueError("a goal needs a check or a judge")
-        return self
 
 
 class ProcessIdentity(Value):
@@ -219,10 +125,28 @@ class Tamper(Value):
     kind: Literal["modified", "deleted", "added", "shadow", "forged", "escaped"]
 
 
+class Session(Value):
+    """What an agent can go on with.
+
+    Attributes:
+        usage: what the agent says of the whole session, where it counts like that.
+        cached: how many of those input tokens came from a cache.
+    """
+
+    id: str
+    usage: Usage | None = None
+    cached: int = 0
+
+
 class WorkerReport(Value):
     """What became of one run of the worker.
 
     Attributes:
+        agent: who did it.
+        model: what the agent says that it asked.
+        session: to go on with; None where the agent names none.
+        denials: tools that the agent was not allowed to use.
+        wait_for: what the worker asks goalrun to wait for before it goes on: a duration, or a command to succeed.
         text: the end of what it said, bounded and redacted.
         transcript: the folder, below the goal's own, that holds its whole output.
         untied: processes that began meanwhile, work in the workspace and are left alone, because nothing shows that
@@ -236,6 +160,11 @@ class WorkerReport(Value):
     text: str = ""
     reason: str = ""
     transcript: str = ""
+    agent: str = ""
+    model: str = ""
+    session: Session | None = None
+    denials: tuple[str, ...] = ()
+    wait_for: str = ""
     untied: tuple[str, ...] = ()
 
 
@@ -357,12 +286,19 @@ class TurnRecord(Value):
 
 
 class OpenTurn(Value):
-    """A turn under way: what of it is already recorded and must not be done, or paid for, again."""
+    """A turn under way: what of it is already recorded and must not be done, or paid for, again.
+
+    Attributes:
+        parks: how often its worker has asked to wait for something.
+        wait_for: what it waits for now.
+    """
 
     turn: int
     attempt: int = 1
     launched: bool = False
     interrupted: str = ""
+    parks: int = 0
+    wait_for: str = ""
     worker: WorkerReport | None = None
     snapshot: Snapshot | None = None
     verification: VerificationReport | None = None
@@ -374,6 +310,8 @@ class GoalState(Value):
 
     Attributes:
         usage: tokens and USD of worker and judge together; ``seconds`` is running time.
+        sessions: the last one of each agent.
+        limited: agents that hit a provider's limit, and when each may be asked again (ISO 8601).
         fresh_from: index of the first turn that counts for stuck detection (a resume starts afresh).
         processes: identities journalled since the last run began, for reaping after a crash.
     """
@@ -390,6 +328,8 @@ class GoalState(Value):
     open: OpenTurn | None = None
     usage: Usage = NOTHING_SPENT
     seconds_before: float = 0.0
+    sessions: Mapping[str, Session] = {}
+    limited: Mapping[str, str] = {}
     hints: tuple[str, ...] = ()
     feedback: str = ""
     fresh_from: int = 0

@@ -2,24 +2,69 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from goalrun.core.events import Event, Record
 from goalrun.core.model import (
     GoalState,
     Judgement,
     ProcessIdentity,
+    Session,
     Snapshot,
+    Usage,
     VerificationReport,
     WorkerReport,
 )
+from goalrun.errors import EnvironmentFailure
 
 OnProcess = Callable[[Literal["worker", "check", "judge"], ProcessIdentity], None]
 """Called with a process that is ready to run and waits until the call returns."""
 
 
+class AgentFailure(EnvironmentFailure):
+    """An agent could not do what it was asked for; that says nothing about the goal.
+
+    Attributes:
+        kind: ``limited`` by its provider; ``refused``, as its credentials were; ``failed`` for any other reason.
+        usage: what it spent all the same; None is unknown.
+        reset: when the limit ends, in seconds since the epoch; None where nobody says.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        kind: Literal["limited", "refused", "failed"] = "failed",
+        usage: Usage | None = None,
+        reset: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.usage = usage
+        self.reset = reset
+
+
+class Task(NamedTuple):
+    """What a worker is asked for.
+
+    Attributes:
+        attempt: how often this turn was begun.
+        timeout: seconds.
+        session: the agent's last one.
+        usd: what remains of the limit; None without one.
+    """
+
+    prompt: str
+    turn: int
+    attempt: int
+    timeout: float
+    session: Session | None = None
+    usd: float | None = None
+
+
 class Clock(Protocol):
-    """Time. ``sleep`` returns early, by raising, when the goal is asked to pause or stop."""
+    """Time. ``sleep`` and ``idle`` return early, by raising, when the goal is asked to pause or stop."""
 
     def now(self) -> datetime:
         """The time of day, aware, in UTC."""
@@ -31,6 +76,10 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
+        ...
+
+    def idle(self, seconds: float) -> None:
+        """Let time pass that ``monotonic`` does not count: nothing of the goal runs meanwhile."""
         ...
 
 
@@ -61,13 +110,22 @@ class Store(Protocol):
 class Worker(Protocol):
     """Anything that does a prompt."""
 
-    def run(self, prompt: str, turn: int, attempt: int, timeout: float, on_process: OnProcess) -> WorkerReport:
+    @property
+    def name(self) -> str:
+        """The agent's."""
+        ...
+
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         """Run one turn; when this returns no process of the worker is left.
 
         Raises:
-            WorkerUnavailable: it could not be run at all.
+            AgentFailure: it could not be run at all, or its provider failed it.
             Interrupted: the goal was asked to pause or stop; the worker is gone.
         """
+        ...
+
+    def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
+        """Whether a command that the worker waits for succeeds now, run as the worker is."""
         ...
 
 
@@ -91,11 +149,16 @@ class Verifier(Protocol):
 class Judge(Protocol):
     """Answers whether the goal is reached, from a brief alone."""
 
+    @property
+    def name(self) -> str:
+        """The agent's."""
+        ...
+
     def judge(self, brief: str, label: str, nonce: str, on_process: OnProcess) -> Judgement:
         """Ask for a verdict that echoes the nonce.
 
         Raises:
-            JudgeUnavailable: it could not be asked, or gave no readable answer, after its retries.
+            AgentFailure: it could not be asked, or gave no readable answer, after its retries.
             Interrupted: the goal was asked to pause or stop.
         """
         ...

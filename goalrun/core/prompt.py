@@ -4,11 +4,16 @@ from collections.abc import Iterator
 
 from goalrun.core.evidence import as_json, bounded, fenced, one_line
 from goalrun.core.feedback import failing_checks
-from goalrun.core.model import GoalSpec, GoalState, Limits, Snapshot, Usage, VerificationReport, WorkerReport
+from goalrun.core.model import GoalState, Snapshot, Usage, VerificationReport, WorkerReport
+from goalrun.core.spec import GoalSpec, Limits
 
 MAX_DIFF_CHARS = 60_000
 MAX_OUTPUT_CHARS = 6_000
 MAX_WORKER_CHARS = 3_000
+MOSTLY = 0.8
+"""Of a limit: from then on the worker is told."""
+WAIT_LINE = "GOALRUN WAIT:"
+"""Begins a last line of output by which any worker asks goalrun to wait for a duration, or a command to succeed."""
 BLOCKED_EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: the worker reports an obstacle that it cannot remove."""
 
@@ -36,7 +41,7 @@ def _decided(spec: GoalSpec) -> str:
         lines.extend(f"- `{check}`" for check in spec.checks)
     if spec.hidden_checks:
         lines.append("There are further checks that you are not shown.")
-    if spec.judge is not None:
+    if spec.judges:
         lines.append("A judge reads your diff and the output of the checks, and has to agree that the goal is reached.")
     lines.append("What you say about your work is not evidence. Files that git ignores are not part of it.")
     return "\n".join(lines)
@@ -69,7 +74,20 @@ def _limits(state: GoalState) -> str:
         lines.append(f"- {max(0, limits.max_tokens - usage.total_tokens)} tokens remain")
     if limits.max_usd is not None and usage.usd is not None:
         lines.append(f"- {max(0.0, limits.max_usd - usage.usd):.2f} USD remain")
+    if used_up(state):
+        lines.append("- most of it is used up: finish what you have begun, and begin nothing new")
     return "\n".join(lines)
+
+
+def used_up(state: GoalState) -> bool:
+    """Whether most of a limit is spent, so that the worker should come to an end."""
+    limits, usage = state.spec.limits, state.usage
+    parts = [
+        (usage.total_tokens, limits.max_tokens),
+        (usage.usd, limits.max_usd),
+        (usage.seconds, limits.max_time),
+    ]
+    return any(spent >= MOSTLY * limit for spent, limit in parts if spent is not None and limit is not None)
 
 
 def turn_time(limits: Limits, usage: Usage) -> float:
@@ -102,15 +120,17 @@ def _news(state: GoalState, token: str) -> Iterator[str]:
 
 
 def _blocked(spec: GoalSpec) -> str:
-    if spec.worker.blocked_line is not None:
-        return (
-            "If something that you cannot remove stands in the way (a missing credential, a contradiction in the "
-            f"goal), make the last line of your answer: {spec.worker.blocked_line} REASON"
-        )
-    return (
-        "If something that you cannot remove stands in the way (a missing credential, a contradiction in the "
-        f"goal), print the reason as your last line and exit with status {BLOCKED_EXIT_STATUS}."
+    obstacle = (
+        "If something that you cannot remove stands in the way (a missing credential, a contradiction in the goal)"
     )
+    wait = (
+        "If something outside has to happen first (a build, a deployment), do not wait for it: make the last line of "
+        f"your answer `{WAIT_LINE} 10m`, or `{WAIT_LINE} COMMAND` with a command that succeeds when it has happened. "
+        "You are called again then."
+    )
+    if spec.worker.blocked_line is not None:
+        return f"{obstacle}, make the last line of your answer: {spec.worker.blocked_line} REASON\n\n{wait}"
+    return f"{obstacle}, print the reason as your last line and exit with status {BLOCKED_EXIT_STATUS}.\n\n{wait}"
 
 
 JUDGE_RULES = (

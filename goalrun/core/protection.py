@@ -16,7 +16,8 @@ from posixpath import join, normpath
 from typing import Literal
 
 from goalrun.core.mentions import Mentions
-from goalrun.core.model import Tamper, Value, VerificationSpec
+from goalrun.core.model import Tamper
+from goalrun.core.spec import Value, VerificationSpec
 
 TEST_ROOTS = (
     "tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "__fixtures__", "e2e",

@@ -1,10 +1,11 @@
 """The state is the fold of the journal: the live loop and a resume run every record through ``apply``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from goalrun.core.decide import turn_usage
 from goalrun.core.events import (
+    AgentFailed,
     BaseTaken,
     BaseVerified,
     Event,
@@ -12,23 +13,26 @@ from goalrun.core.events import (
     GoalStopped,
     JudgementFinished,
     ProcessStarted,
+    QuotaOver,
+    QuotaWait,
     Record,
     RunStarted,
     TurnFinished,
     TurnInterrupted,
+    TurnParked,
     TurnStarted,
     VerificationFinished,
     WorkerEnded,
-    WorkerFailed,
     WorkerFinished,
 )
-from goalrun.core.model import GoalSpec, GoalState, OpenTurn, State, TurnRecord, Usage
+from goalrun.core.model import GoalState, OpenTurn, Session, State, TurnRecord, Usage, WorkerReport
+from goalrun.core.spec import GoalSpec
 
 _OF_A_TURN = (
     TurnStarted,
-    WorkerFailed,
     WorkerEnded,
     TurnInterrupted,
+    TurnParked,
     WorkerFinished,
     VerificationFinished,
     JudgementFinished,
@@ -83,14 +87,20 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             worker = event.role == "worker"
             opened = _with_open(state, launched=True) if worker and state.open is not None else state
             return _with(opened, processes=(*state.processes, event.process))
-        case WorkerFailed():
-            return _with_open(state, launched=False)
+        case AgentFailed():
+            return _agent_failed(state, event)
+        case QuotaWait():
+            return _with(state, status=State.RATE_LIMITED, detail=event.detail)
+        case QuotaOver():
+            return _with(state, status=State.RUNNING, detail="")
         case TurnInterrupted():
-            again = OpenTurn(turn=event.turn, attempt=_open(state).attempt, interrupted=event.reason)
-            # Nobody reported what the cut run of the worker spent.
-            return _with(state, open=again, usage=_with_seconds(Usage(), seconds=state.usage.seconds))
+            again = OpenTurn(**{**dict(_again(state)), "interrupted": event.reason})
+            return _with(state, open=again, usage=_spent(state, event.usage))
+        case TurnParked():
+            return _parked(state, event)
         case WorkerEnded():
-            return _with_open(state, worker=event.report)
+            known = _with_open(state, worker=event.report)
+            return _with(known, sessions=_sessions(state, event.report))
         case WorkerFinished():
             return _with_open(state, worker=event.report, snapshot=event.snapshot)
         case VerificationFinished():
@@ -127,6 +137,37 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
     )
 
 
+def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
+    limited = {**state.limited, event.agent: event.until} if event.until else state.limited
+    after = _with(state, limited=limited, usage=_spent(state, event.usage))
+    return _with_open(after, launched=False) if event.role == "worker" else after
+
+
+def _parked(state: GoalState, event: TurnParked) -> GoalState:
+    waited = f"you asked to wait for: {event.report.wait_for}; that is over"
+    wait_for = event.report.wait_for
+    parked = {"interrupted": waited, "parks": _open(state).parks + 1, "wait_for": wait_for}
+    again = OpenTurn(**{**dict(_again(state)), **parked})
+    sessions = _sessions(state, event.report)
+    usage = _spent(state, event.report.usage)
+    return _with(state, open=again, sessions=sessions, usage=usage, detail=f"the worker waits for: {wait_for}")
+
+
+def _again(state: GoalState) -> OpenTurn:
+    """The open turn, to be begun once more."""
+    opened = _open(state)
+    return OpenTurn(turn=opened.turn, attempt=opened.attempt, parks=opened.parks)
+
+
+def _spent(state: GoalState, usage: Usage | None) -> Usage:
+    """The goal's usage with this counted in; its seconds are told by the records' own clock."""
+    return _with_seconds(state.usage.plus(usage or Usage()), state.usage.seconds)
+
+
+def _sessions(state: GoalState, report: WorkerReport) -> Mapping[str, Session]:
+    return {**state.sessions, report.agent: report.session} if report.session is not None else state.sessions
+
+
 def _run_started(state: GoalState, event: RunStarted) -> GoalState:
     spec = state.spec
     if event.limits is not None:
@@ -159,9 +200,10 @@ def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
 
 
 def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
+    known = dict(_again(state)) if state.open is not None else {}
     interrupted = state.open.interrupted if state.open is not None else ""
-    opened = OpenTurn(turn=event.turn, attempt=event.attempt, interrupted=interrupted)
-    return _with(state, open=opened, hints=event.hints, processes=())
+    opened = OpenTurn(**{**known, "turn": event.turn, "attempt": event.attempt, "interrupted": interrupted})
+    return _with(state, open=opened, hints=event.hints, processes=(), detail="")
 
 
 def _with_seconds(usage: Usage, seconds: float) -> Usage:

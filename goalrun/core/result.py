@@ -3,15 +3,7 @@
 from typing import Any
 
 from goalrun.core.decide import best_turn, turn_usage
-from goalrun.core.model import (
-    GoalState,
-    Judgement,
-    Snapshot,
-    TurnOutcome,
-    TurnRecord,
-    Usage,
-    VerificationReport,
-)
+from goalrun.core.model import GoalState, Judgement, Snapshot, TurnOutcome, TurnRecord, Usage, VerificationReport
 
 SCHEMA = 1
 Json = dict[str, Any]

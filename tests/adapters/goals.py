@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 
 from goalrun.adapters.store import GitStore
-from goalrun.core.model import GoalSpec, ProcessIdentity, WorkerSpec
+from goalrun.core.model import ProcessIdentity
 from goalrun.core.protection import Protection
+from goalrun.core.spec import AgentSpec, GoalSpec
 
 GOAL = "g-20260101-abcdefghi"
 REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
@@ -23,7 +24,7 @@ def goal_spec(workspace: Path, **changes: object) -> GoalSpec:
         "id": GOAL,
         "objective": "make tests pass",
         "workspace": str(workspace),
-        "worker": WorkerSpec(name="command", command=("true",)),
+        "worker": AgentSpec(name="command", command=("true",)),
         "checks": ("true",),
     }
     return GoalSpec.model_validate({**plain, **changes})

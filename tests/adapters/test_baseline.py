@@ -14,7 +14,8 @@ from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.reports.found import Outcome, collect
 from goalrun.adapters.sandbox import ProcessSandbox
 from goalrun.adapters.verifier import WorktreeVerifier
-from goalrun.core.model import Tamper, VerificationReport, VerificationSpec
+from goalrun.core.model import Tamper, VerificationReport
+from goalrun.core.spec import VerificationSpec
 from goalrun.errors import EnvironmentFailure
 
 PYTEST = f"{PYTHON} -m pytest -q -p no:cacheprovider"

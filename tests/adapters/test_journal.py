@@ -19,15 +19,7 @@ from goalrun.adapters.identity import myself
 from goalrun.adapters.journal import SqliteJournal, records, replay
 from goalrun.adapters.views import open_to_read, read_result
 from goalrun.core.events import BaseTaken, Event, GoalCreated, GoalStopped, RunStarted, TurnFinished, TurnStarted
-from goalrun.core.model import (
-    GoalState,
-    Snapshot,
-    State,
-    TurnOutcome,
-    TurnRecord,
-    VerificationReport,
-    WorkerReport,
-)
+from goalrun.core.model import GoalState, Snapshot, State, TurnOutcome, TurnRecord, VerificationReport, WorkerReport
 from goalrun.errors import EnvironmentFailure, JournalCorrupt, UserError
 
 WRITER = """

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from adapters.goals import GOAL, alive, goal_spec, pids_in, unrecorded
 
-from goalrun.adapters.judge import ATTEMPTS, MAX_REPLY_BYTES, CommandJudge, read_reply
-from goalrun.core.model import Judgement, JudgeSpec, Verdict
-from goalrun.errors import Interrupted, JudgeUnavailable
+from goalrun.adapters.agents.call import PLAIN_COMMAND, Means
+from goalrun.adapters.judge import ATTEMPTS, MAX_REPLY_CHARS, AgentJudge, read_reply
+from goalrun.core.model import Judgement, Verdict
+from goalrun.core.ports import AgentFailure
+from goalrun.core.spec import AgentSpec
+from goalrun.errors import Interrupted
 
 NONCE = "nonce-7"
 GOOD = {"nonce": NONCE, "achieved": True, "reason": "the diff shows it"}
@@ -23,12 +26,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "goal"
 
 
-def judge(folder: Path, body: str, timeout: float = 60, secrets: tuple[str, ...] = ()) -> CommandJudge:
+def judge(folder: Path, body: str, timeout: float = 60, secrets: tuple[str, ...] = ()) -> AgentJudge:
     """A shell command as judge."""
-    spec = JudgeSpec(name="owl", command=("bash", "-c", body), timeout=timeout, env={"OWL": "wise"})
-    goal = goal_spec(folder.parent / "user", judge=spec)
+    spec = AgentSpec(name=PLAIN_COMMAND, command=("bash", "-c", body), timeout=timeout, env={"OWL": "wise"})
+    goal = goal_spec(folder.parent / "user", judges=(spec,))
     environment = {**os.environ, "GOALRUN_WORKSPACE": "/ws", "GOALRUN_PROMPT_FILE": "/p", "MINE": "kept"}
-    return CommandJudge(goal, spec, folder, environment, secrets, lambda: None)
+    return AgentJudge(spec, goal, folder, Means(environment, secrets, lambda: None))
 
 
 def asked(folder: Path, body: str, timeout: float = 60, secrets: tuple[str, ...] = ()) -> Judgement:
@@ -39,7 +42,7 @@ def asked(folder: Path, body: str, timeout: float = 60, secrets: tuple[str, ...]
 def test_a_verdict_comes_with_its_provenance(folder: Path) -> None:
     judgement = asked(folder, YES)
     assert judgement.verdict == Verdict(achieved=True, reason="the diff shows it")
-    assert (judgement.judge, judgement.attempts) == ("owl", 1)
+    assert (judgement.judge, judgement.attempts) == (PLAIN_COMMAND, 1)
     assert (folder / judgement.brief).read_text("utf-8") == "the brief\n"
     assert json.loads((folder / judgement.reply).read_text("utf-8")) == GOOD
 
@@ -79,9 +82,8 @@ def reply(**changes: object) -> str:
         (reply(blocked=False, reason=""), Verdict(achieved=True)),
     ],
 )
-def test_exactly_one_object_of_the_agreed_shape_is_a_verdict(text: str, verdict: Verdict, tmp_path: Path) -> None:
-    (tmp_path / "reply").write_text(text, "utf-8")
-    assert read_reply(tmp_path / "reply", NONCE) == verdict
+def test_exactly_one_object_of_the_agreed_shape_is_a_verdict(text: str, verdict: Verdict) -> None:
+    assert read_reply(text, NONCE) == verdict
 
 
 BAD = {
@@ -106,16 +108,15 @@ BAD = {
     "not utf-8": "\udcff" + reply(),
     "a byte order mark": "\ufeff" + reply(),
     "not a number": reply()[:-1] + ', "blocked": NaN}',
-    "huge": reply(reason="x" * MAX_REPLY_BYTES),
-    "huge blanks": reply() + " " * MAX_REPLY_BYTES,
+    "huge": reply(reason="x" * MAX_REPLY_CHARS),
+    "huge blanks": reply() + " " * MAX_REPLY_CHARS,
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_anything_else_is_no_verdict(what: str, tmp_path: Path) -> None:
-    (tmp_path / "reply").write_bytes(BAD[what].encode("utf-8", "surrogateescape"))
+def test_anything_else_is_no_verdict(what: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        read_reply(tmp_path / "reply", NONCE)
+        read_reply(BAD[what], NONCE)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +124,14 @@ def test_anything_else_is_no_verdict(what: str, tmp_path: Path) -> None:
     ["echo yes", f"{YES}; exit 1", f"{YES}; kill -KILL $$", "exit 0", f"{YES}; echo; echo done", "no-such-judge"],
 )
 def test_a_judge_without_a_verdict_is_asked_again_and_then_unavailable(body: str, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(JudgeUnavailable, match="owl gave no verdict"):
+    with pytest.raises(AgentFailure, match="command gave no verdict"):
         asked(folder, f"echo >> {tmp_path}/asked; {body}")
     assert len((tmp_path / "asked").read_text("utf-8")) == ATTEMPTS == 2
 
 
 def test_a_judge_that_does_not_answer_in_time_is_ended_and_asked_again(folder: Path, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    with pytest.raises(JudgeUnavailable, match="no answer after 1 s"):
+    with pytest.raises(AgentFailure, match="no answer after 1 s"):
         asked(folder, f"{YES}; setsid sleep 300 & echo $! >> {pids}; sleep 300", timeout=1)
     assert len(pids_in(pids)) == 2
     assert not any(map(alive, pids_in(pids)))
@@ -144,9 +145,9 @@ def test_a_second_answer_that_can_be_read_counts_and_gets_the_brief_again(folder
 
 
 def test_a_judge_that_is_not_there_is_unavailable(folder: Path) -> None:
-    spec = JudgeSpec(name="owl", command=("no-such-judge",))
-    missing = CommandJudge(goal_spec(folder, judge=spec), spec, folder, dict(os.environ), (), lambda: None)
-    with pytest.raises(JudgeUnavailable, match="no-such-judge"):
+    spec = AgentSpec(name="owl", command=("no-such-judge",))
+    missing = AgentJudge(spec, goal_spec(folder, judges=(spec,)), folder, Means(dict(os.environ), (), lambda: None))
+    with pytest.raises(AgentFailure, match="no-such-judge"):
         missing.judge("brief", "turn-1", NONCE, unrecorded)
 
 
@@ -171,7 +172,7 @@ def test_an_interrupted_judge_is_gone_and_gives_no_verdict(folder: Path, tmp_pat
             raise Interrupted("stop", "asked to")
 
     owl = judge(folder, f"echo $$ > {pids}; sleep 300")
-    owl._poll = poll
+    owl._means = owl._means._replace(poll=poll)
     with pytest.raises(Interrupted):
         owl.judge("brief", "turn-1", NONCE, unrecorded)
     assert not any(map(alive, pids_in(pids)))

@@ -17,7 +17,7 @@ from goalrun.adapters.sandbox.landlock import LandlockSandbox
 from goalrun.adapters.sandbox.landlock_run import restrict
 from goalrun.adapters.sandbox.plain import ProcessSandbox
 from goalrun.adapters.sandbox.seatbelt import PROGRAM, SeatbeltSandbox
-from goalrun.core.model import VerificationSpec
+from goalrun.core.spec import VerificationSpec
 from goalrun.errors import ProcessFailure, SpecError
 
 PATH = os.pathsep.join((str(Path(sys.executable).parent), "/usr/bin", "/bin"))

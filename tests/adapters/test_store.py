@@ -26,7 +26,8 @@ from support import git, repository, write
 from goalrun.adapters.git import forget_git_variables
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.trees import Plan
-from goalrun.core.model import Snapshot, Tamper, VerificationSpec
+from goalrun.core.model import Snapshot, Tamper
+from goalrun.core.spec import VerificationSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
 
 Content = dict[bytes, tuple[str, bytes]]

@@ -15,8 +15,9 @@ from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import ProcessSandbox
 from goalrun.adapters.verifier import WorktreeVerifier
-from goalrun.core.model import CheckResult, GoalSpec, Limits, ProcessIdentity, VerificationReport, VerificationSpec
+from goalrun.core.model import CheckResult, ProcessIdentity, VerificationReport
 from goalrun.core.ports import OnProcess
+from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
 from goalrun.errors import Interrupted
 
 PYTEST = f"{PYTHON} -m pytest -q"

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from adapters.goals import GOAL, alive, goal_spec, pids_in, unrecorded
 
-from goalrun.adapters.worker import TEXT_CHARS, CommandWorker, shell_worker
-from goalrun.core.model import ProcessIdentity, WorkerReport, WorkerSpec
-from goalrun.errors import Interrupted, WorkerUnavailable
+from goalrun.adapters.agents.call import Means, shell_command
+from goalrun.adapters.worker import TEXT_CHARS, AgentWorker
+from goalrun.core.model import ProcessIdentity, WorkerReport
+from goalrun.core.ports import AgentFailure, Task
+from goalrun.core.spec import AgentSpec
+from goalrun.errors import EnvironmentFailure, Interrupted
 
 PROMPT = "# Göal\n\n$(do not run) `this`\n"
 
@@ -35,16 +38,16 @@ class Desk:
         environment: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
     ) -> None:
-        argv = shell_worker(command[0]) if len(command) == 1 else command
-        worker = WorkerSpec(name="agent", command=argv, blocked_line=blocked_line, env=env or {})
+        argv = shell_command(command[0]) if len(command) == 1 else command
+        worker = AgentSpec(name="agent", command=argv, blocked_line=blocked_line, env=env or {})
         spec = goal_spec(top, worker=worker, subfolder=subfolder)
         self.top, self.folder = top, top.parents[1] / "goal"
         mine = environment or {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
-        self.worker = CommandWorker(spec, self.folder, None, mine, secrets, lambda: None)
+        self.worker = AgentWorker(worker, spec, self.folder, None, Means(mine, secrets, lambda: None))
 
     def run(self, turn: int = 1, attempt: int = 1, timeout: float = 60) -> WorkerReport:
         """Run a turn."""
-        return self.worker.run(PROMPT, turn, attempt, timeout, unrecorded)
+        return self.worker.run(Task(PROMPT, turn, attempt, timeout), unrecorded)
 
     def stored(self, report: WorkerReport, name: str) -> str:
         """A file of the transcript."""
@@ -79,7 +82,7 @@ def test_a_worker_starts_in_the_subfolder(top: Path) -> None:
 
 def test_a_worker_whose_folder_is_gone_is_unavailable(top: Path) -> None:
     (top / "sub").rmdir()
-    with pytest.raises(WorkerUnavailable, match="gone"):
+    with pytest.raises(EnvironmentFailure, match="gone"):
         Desk(top, "pwd", subfolder="sub").run()
 
 
@@ -123,12 +126,12 @@ def test_a_reason_is_one_line_without_terminal_codes(top: Path) -> None:
 
 @pytest.mark.parametrize("command", ["no-such-agent --yes", "A=1 no-such-agent", "./agent.sh"])
 def test_a_command_that_is_not_there_is_no_turn(command: str, top: Path) -> None:
-    with pytest.raises(WorkerUnavailable):
+    with pytest.raises(AgentFailure):
         Desk(top, command).run()
 
 
 def test_a_program_that_is_not_there_is_no_turn(top: Path) -> None:
-    with pytest.raises(WorkerUnavailable, match="no-such-agent"):
+    with pytest.raises(AgentFailure, match="no-such-agent"):
         Desk(top, "no-such-agent", "--yes").run()
 
 
@@ -181,7 +184,7 @@ def test_an_interrupted_worker_leaves_its_edits_and_no_prompt_file(top: Path) ->
         if (top / "where").exists() and (top / "where").read_text("utf-8").endswith("\n"):
             raise Interrupted("pause", "asked to")
 
-    desk.worker._poll = poll
+    desk.worker._means = desk.worker._means._replace(poll=poll)
     with pytest.raises(Interrupted):
         desk.run()
     assert not Path((top / "where").read_text("utf-8").strip()).exists()
@@ -195,6 +198,6 @@ def test_a_worker_is_recorded_as_one_before_it_runs(top: Path) -> None:
         assert not (top / "ran").exists()
         seen.append(role)
 
-    Desk(top, "touch ran").worker.run(PROMPT, 1, 1, 60, record)
+    Desk(top, "touch ran").worker.run(Task(PROMPT, 1, 1, 60), record)
     assert seen == ["worker"]
     assert (top / "ran").exists()

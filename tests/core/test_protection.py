@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goalrun.core.model import Tamper, VerificationSpec
+from goalrun.core.model import Tamper
 from goalrun.core.protection import (
     Change,
     Finding,
@@ -16,6 +16,7 @@ from goalrun.core.protection import (
     is_mixed_manifest,
     matches,
 )
+from goalrun.core.spec import VerificationSpec
 
 BASE = (
     "README.md", "shop.py", "src/app.py", "src/pkg/__init__.py", "lib/x.js", "Makefile", "pyproject.toml",

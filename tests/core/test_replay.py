@@ -7,6 +7,7 @@ from values import GREEN, JUDGE, PROCESS, RED, goal, judged, numbered, settled, 
 
 from goalrun.core.decide import decide
 from goalrun.core.events import (
+    AgentFailed,
     BaseTaken,
     BaseVerified,
     Event,
@@ -20,11 +21,11 @@ from goalrun.core.events import (
     TurnInterrupted,
     TurnStarted,
     VerificationFinished,
-    WorkerFailed,
     WorkerFinished,
 )
-from goalrun.core.model import GoalState, Limits, State, Stop, TurnRecord, Usage, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, GoalState, State, Stop, TurnRecord, Usage, WorkerReport
 from goalrun.core.replay import apply, fold
+from goalrun.core.spec import Limits
 
 CREATED = GoalCreated(spec=goal(judge=JUDGE, max_turns=50, stuck_after=0))
 BEGUN = (CREATED, RunStarted(runner=PROCESS), BaseTaken(snapshot=snapshot("base")))
@@ -47,7 +48,7 @@ def next_events(draw: Callable[[st.SearchStrategy[int]], int], state: GoalState)
         report = WorkerReport(outcome="ok", usage=spent(draw(st.integers(0, 99))), text="\u200b done")
         return [
             WorkerFinished(turn=turn, report=report, snapshot=snapshot(f"t{draw(st.integers(0, 5))}")),
-            WorkerFailed(turn=turn, reason="gone"),
+            AgentFailed(role="worker", agent="agent", reason="gone", usage=NOTHING_SPENT),
             TurnInterrupted(turn=turn, reason="cut", snapshot=snapshot("cut")),
             *ever,
         ]
@@ -146,7 +147,7 @@ def test_a_cut_worker_makes_tokens_and_cost_unknown_but_not_the_time() -> None:
 
 
 def test_a_worker_that_could_not_run_costs_nothing_and_leaves_nothing_to_cut() -> None:
-    state = turn_until(WorkerFailed(turn=1, reason="gone"))
+    state = turn_until(AgentFailed(role="worker", agent="agent", reason="gone", usage=NOTHING_SPENT))
     assert (state.usage.total_tokens, state.turns) == (0, ())
     assert state.open is not None
     assert not state.open.launched
@@ -195,7 +196,7 @@ REPORT = WorkerReport(outcome="ok")
         (RunStarted(runner=PROCESS),),
         (CREATED, CREATED),
         (*BEGUN, WorkerFinished(turn=1, report=REPORT, snapshot=snapshot())),
-        (*BEGUN, WorkerFailed(turn=1, reason="")),
+        (*BEGUN, AgentFailed(role="worker", agent="a", reason="")),
         (*BEGUN, VerificationFinished(turn=1, report=GREEN)),
         (*BEGUN, JudgementFinished(turn=1, judgement=judged())),
         (*BEGUN, TurnInterrupted(turn=1, reason="", snapshot=snapshot())),

@@ -72,7 +72,7 @@ HEAD = {
     "turns": int,
     "limits": {
         "max_turns": int, "max_tokens": int, "max_usd": float, "max_time": float, "turn_timeout": float,
-        "check_timeout": float, "stuck_after": int,
+        "check_timeout": float, "stuck_after": int, "allow_unknown_spend": bool,
     },
     "usage": USAGE, "sandbox": str, "worker_isolation": str, "verdict": {"achieved": bool, "reason": str}, "base": TREE,
     "base_verification": VERIFICATION, "snapshot": TREE, "best_turn": int,

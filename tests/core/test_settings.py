@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from support import write
 
-from goalrun.core.model import Limits
+from goalrun.adapters.agents import READERS
+from goalrun.core.spec import Limits
 from goalrun.errors import SettingsError
 from goalrun.settings import (
     AgentSettings,
@@ -19,7 +20,10 @@ from goalrun.settings import (
     write_toml,
 )
 
-SHIPPED_AGENTS = ["aider", "claude", "codex", "copilot", "gemini", "opencode", "pi", "qwen"]
+SHIPPED_AGENTS = [
+    "aider", "amp", "claude", "codex", "copilot", "crush", "cursor", "gemini", "goose", "mini",
+    "opencode", "pi", "qwen",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +75,11 @@ def test_every_shipped_agent_is_valid_and_has_a_place_of_its_own() -> None:
     orders = [agent.order for agent in found.values()]
     assert sorted(orders) == list(range(1, len(orders) + 1))
     for name, agent in found.items():
-        assert agent.command[0] == name
+        assert agent.command[0] == {"cursor": "cursor-agent"}.get(name, name)
+        assert agent.reads in {*READERS, "find"}
+        assert (agent.judge_reads or agent.reads) in READERS
         assert agent.blocked_line
-        assert not agent.judge or agent.judge[0] == name
+        assert not agent.judge or agent.judge[0] in {agent.command[0], "env"}
 
 
 def test_nothing_is_configured_where_there_is_no_file(workspace: Path) -> None:

@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 from values import JUDGE, RED, changed, checked, goal, judged, reported, spent
 
 from goalrun.core.events import TurnInterrupted, WorkerEnded
-from goalrun.core.model import GoalState, Limits, Snapshot, State, TurnRecord, VerificationReport, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, GoalState, Snapshot, State, TurnRecord, VerificationReport, WorkerReport
+from goalrun.core.ports import AgentFailure
 from goalrun.core.replay import fold
-from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted, JudgeUnavailable, WorkerUnavailable
+from goalrun.core.spec import Limits
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted
 
-LOST = WorkerUnavailable("agent is missing", hint="install it")
+LOST = AgentFailure("agent is missing", hint="install it", usage=NOTHING_SPENT)
 STOP = Interrupted("stop", "goalrun stop")
 PAUSE = Interrupted("pause", "goalrun pause")
 RED_B = reported(checked("fail", failing=("test_b",)))
@@ -151,7 +153,7 @@ def test_a_worker_that_a_crash_cut_has_its_edits_in_a_snapshot_before_it_runs_ag
 
 def test_a_judge_that_fails_is_an_error_not_a_verdict() -> None:
     world = World(goal(judge=JUDGE), {"base": RED})
-    world.judge.faults = [JudgeUnavailable("no readable answer", hint="try -j none")]
+    world.judge.faults = [AgentFailure("no readable answer", hint="try -j none")]
     state = world.run()
     assert (state.status, state.turns) == (State.ERROR, ())
     assert state.detail == "no readable answer; try -j none"
@@ -169,7 +171,7 @@ def test_a_worker_that_cannot_run_is_tried_again_and_uses_up_no_turn() -> None:
     state = world.run()
     assert (state.status, len(state.turns)) == (State.ACHIEVED, 1)
     assert world.done("worker ") == ["worker 1.1", "worker 1.2", "worker 1.3"]
-    assert world.journal.kinds().count("worker_failed") == 2
+    assert world.journal.kinds().count("agent_failed") == 2
     assert len(world.clock.slept) == 2
     assert 0 < world.clock.slept[0] < world.clock.slept[1]
     assert state.usage.total_tokens == 10
@@ -348,7 +350,7 @@ def test_a_budget_that_is_used_up_pays_nobody_on_resume_until_it_is_raised() -> 
 def test_the_worker_gets_no_more_time_than_the_turn_and_the_goal_have() -> None:
     world = World(goal(turn_timeout=50, max_time=20), {"base": RED})
     world.run()
-    assert world.worker.timeouts == [20]
+    assert [task.timeout for task in world.worker.tasks] == [20]
 
 
 def test_protected_edits_are_put_back_only_where_that_was_asked_for() -> None:

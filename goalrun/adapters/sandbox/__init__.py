@@ -21,7 +21,7 @@ from goalrun.adapters.sandbox.plain import ProcessSandbox
 from goalrun.adapters.sandbox.seatbelt import PROGRAM as SEATBELT
 from goalrun.adapters.sandbox.seatbelt import SeatbeltSandbox
 from goalrun.adapters.sandbox.visible import compilers, named_tools
-from goalrun.core.model import GoalSpec
+from goalrun.core.spec import GoalSpec
 from goalrun.errors import EnvironmentFailure, SpecError
 
 __all__ = ["Place", "ProcessSandbox", "Sandbox", "choose", "probe", "strongest"]

@@ -1,0 +1,158 @@
+"""What a goal is: what its owner asked for, frozen by value at start."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+MAX_OBJECTIVE_CHARS = 4_000
+"""Longest objective on a command line; a file given with ``-f`` may be longer."""
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> object:
+    """A duration in seconds, from a number or from text like ``90s``, ``30m``, ``1h30m``, ``2h``."""
+    if not isinstance(value, str):
+        return value
+    pieces = re.fullmatch(r"((?:\d+(?:\.\d+)?[smhd])+)|(\d+(?:\.\d+)?)", value.strip())
+    if pieces is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 30m or 2h")
+    if pieces[2]:
+        return float(pieces[2])
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
+
+
+class Value(BaseModel):
+    """Base of every value: frozen and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Limits(Value):
+    """What a goal may use. Times are seconds; ``None`` is no limit.
+
+    Attributes:
+        allow_unknown_spend: go on where nobody reports the tokens or USD that a limit is about.
+    """
+
+    max_turns: int = Field(default=20, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0)
+    max_time: float | None = Field(default=None, ge=1)
+    turn_timeout: float = Field(default=1800, ge=1)
+    check_timeout: float = Field(default=600, ge=1)
+    stuck_after: int = Field(default=3, ge=0)
+    allow_unknown_spend: bool = False
+
+
+class AgentSpec(Value):
+    """A named command line that does a prompt, and how what it prints is read.
+
+    In the words of a command these are replaced: ``{prompt}`` (a word of its own; the prompt is on standard input
+    too), ``{prompt_file}``, ``{session}``, ``{usd}``, ``{schema}`` (of a judge's answer) and ``{dir}``, a folder of
+    this run alone that holds ``prompt.md``, ``schema.json`` and ``files``, and where the agent may write ``report``.
+
+    Attributes:
+        name: the agent's name, or ``command`` for a plain command line.
+        command: argv.
+        resume: argv that goes on with a session; empty where that cannot be done.
+        session: whether each turn begins a session or goes on with the last one.
+        reads: how its output is read; see ``adapters.agents``.
+        find: with ``reads`` "find": where the text, session, tokens, cost and quota are.
+        files: what else is in ``{dir}``, by name.
+        spend: words added to the command while a USD limit is set; ``{usd}`` is what remains of it.
+        blocked_line: where the agent cannot choose its exit status, a last line of output that starts
+            with this text reports ``blocked``.
+        env: variables set for the agent beside the user's own.
+        timeout: seconds that a judge may take.
+        fallbacks: agents that are asked in its place while it cannot be.
+    """
+
+    name: Text
+    command: tuple[str, ...] = Field(min_length=1)
+    resume: tuple[str, ...] = ()
+    session: Literal["fresh", "resume"] = "fresh"
+    reads: str = "text"
+    find: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+    spend: tuple[str, ...] = ()
+    blocked_line: str | None = None
+    env: Mapping[str, str] = {}
+    timeout: float = Field(default=300, ge=1)
+    fallbacks: tuple["AgentSpec", ...] = ()
+
+    @property
+    def chain(self) -> tuple["AgentSpec", ...]:
+        """The agent and those that stand in for it, in order."""
+        return (self, *self.fallbacks)
+
+
+class VerificationSpec(Value):
+    """How a turn is checked.
+
+    Attributes:
+        worktree: checks run in a clean worktree of the snapshot (False: in the live workspace).
+        protected_edits: what happens to edits of protected paths (see docs/concepts.md).
+        protect: globs added to the default protected set.
+        may_change: globs taken out of it.
+        pass_env: names of variables that checks get from the environment.
+        path: the PATH that checks get, as it was at start.
+        deps: folders of the workspace, relative to it, that are frozen at start for the checks.
+        sandbox: how checks are isolated; ``auto`` is the strongest level that works.
+        require_sandbox: a level that is weaker than bwrap is an error.
+        network: checks may use the machine's network.
+        require_strong: a weak pass does not count.
+        baseline: note which tests the base has, and see each check fail once, before the first turn.
+    """
+
+    worktree: bool = True
+    protected_edits: Literal["reject", "restore"] = "reject"
+    protect: tuple[Text, ...] = ()
+    may_change: tuple[Text, ...] = ()
+    pass_env: tuple[Text, ...] = ()
+    path: str = ""
+    deps: tuple[str, ...] = ()
+    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
+    require_sandbox: bool = False
+    network: bool = False
+    baseline: bool = True
+    require_strong: bool = False
+
+
+class GoalSpec(Value):
+    """A goal, frozen by value at start.
+
+    Attributes:
+        workspace: real path of the workspace's top folder.
+        subfolder: where in it worker and checks start; "" is the top.
+        hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
+        judges: all of them have to agree; none means that the checks alone decide.
+        force: run the worker even where the base already passes.
+        wait_quota: sit out a provider's limit; False ends the goal in ``rate_limited``.
+        worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
+    """
+
+    id: Text
+    objective: Text
+    workspace: Text
+    subfolder: str = ""
+    worker: AgentSpec
+    checks: tuple[Text, ...] = ()
+    hidden_checks: tuple[Text, ...] = ()
+    judges: tuple[AgentSpec, ...] = ()
+    limits: Limits = Limits()
+    verification: VerificationSpec = VerificationSpec()
+    force: bool = False
+    wait_quota: bool = True
+    worker_isolation: Literal["auto", "off"] = "auto"
+
+    @model_validator(mode="after")
+    def _somebody_decides(self) -> Self:
+        if not self.checks and not self.judges:
+            raise ValueError("a goal needs a check or a judge")
+        return self
