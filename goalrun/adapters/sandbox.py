@@ -110,7 +110,7 @@ class ProcessSandbox:
         for each in self._frozen:
             link = place.top / each.path.relative_to(self._workspace)
             if not os.path.lexists(link) and link.parent.is_dir():
-                link.symlink_to(each.copy)
+                link.symlink_to(each.stand_in)
 
     def seen(self, place: Place) -> Place:
         """What the machine sees."""
@@ -167,7 +167,7 @@ class BwrapSandbox:
         for each in self._frozen:
             there = place.top / each.path.relative_to(self._workspace)
             # Not over what the snapshot has, and not through a link that a worker made.
-            if os.path.lexists(there) or not _plain_folder(there.parent, place.top):
+            if _holds_something(there) or not _plain_folder(there.parent, place.top):
                 continue
             yield from ("--ro-bind", str(each.copy), str(each.path))
             for name in CACHES_INSIDE:
@@ -186,7 +186,7 @@ class BwrapSandbox:
         inside = self.seen(place)
         options = [
             *("--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"),
-            *(("--share-net",) if self._network else ()),
+            *(("--share-net", *resolver()) if self._network else ()),
             *("--cap-drop", "ALL", "--hostname", "goalrun", "--clearenv"),
             *system_mounts(),
             *("--proc", "/proc", "--dev", "/dev", "--bind", str(place.tmp), str(inside.tmp)),
@@ -217,6 +217,12 @@ def system_mounts() -> tuple[str, ...]:
     return tuple(options)
 
 
+def resolver(file: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """What makes names of the network known: the system's file for that can be a link into a folder not shown."""
+    real = os.path.realpath(file)
+    return ("--ro-bind", real, real) if Path(real).is_file() and not in_system(Path(real)) else ()
+
+
 def tool_folders(path: str, hidden: Sequence[Path]) -> list[Path]:
     """Folders that the programs on a PATH need, beside the system's: their installations, not the user's home."""
     off_limits = [*(Path(os.path.realpath(folder)) for folder in hidden), Path("/"), Path("/tmp")]  # noqa: S108
@@ -230,6 +236,13 @@ def tool_folders(path: str, hidden: Sequence[Path]) -> list[Path]:
                     found[folder] = None
     # A folder below another one is there already.
     return [folder for folder in found if not any(other in folder.parents for other in found)]
+
+
+def _holds_something(there: Path) -> bool:
+    """Whether a worktree has more at a place than what bubblewrap makes to mount a dependency on."""
+    if there.is_symlink() or not there.exists():
+        return there.is_symlink()
+    return any(there.iterdir()) if there.is_dir() else there.stat().st_size > 0
 
 
 def _plain_folder(folder: Path, top: Path) -> bool:
@@ -293,7 +306,7 @@ def choose(spec: GoalSpec, home: Path, frozen: Sequence[Frozen] = ()) -> Sandbox
     asked = spec.verification
     reason = probe_bwrap() if asked.sandbox != "process" else "the goal asks for level process"
     if not reason:
-        tools = [*named_tools(spec.checks), *compilers()]
+        tools = [*named_tools([*spec.checks, asked.prepare or ""]), *compilers()]
         return BwrapSandbox(Path(spec.workspace), asked.path, tools, frozen, (home,), network=asked.network)
     if asked.require_sandbox or asked.sandbox == "bwrap":
         raise SpecError(f"sandbox level bwrap cannot be had: {reason}", hint="goalrun doctor says more")
