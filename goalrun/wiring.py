@@ -262,17 +262,24 @@ def furnish_checks(
         Interrupted: the goal was asked to pause or stop.
     """
     workspace, asked = Path(spec.workspace), spec.verification
-    freeze(folder, workspace, asked.deps, tell, poll)
-    crates.freeze(folder, workspace, spec.subfolder, session.environment)
-    if asked.prepare is None or not (spec.checks or spec.hidden_checks) or index(folder / PREPARED) is not None:
-        return
-    online = GoalSpec(**{**dict(spec), "verification": VerificationSpec(**{**dict(asked), "network": True})})
-    sandbox = choose(online, session.home.path, load_deps(folder, workspace))
+    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks)
+    try:
+        freeze(folder, workspace, asked.deps, tell, poll)
+        crates.freeze(folder, workspace, spec.subfolder, session.environment)
+        if wanted and index(folder / PREPARED) is None:
+            _preparation(session, folder, spec, poll).run(base(), tell, poll)
+    except OSError as failure:
+        raise EnvironmentFailure(f"the dependencies of the checks cannot be kept: {failure}") from failure
+
+
+def _preparation(session: Session, folder: Path, spec: GoalSpec, poll: Callable[[], None]) -> Preparation:
+    asked = VerificationSpec(**{**dict(spec.verification), "network": True})
+    online = GoalSpec(**{**dict(spec), "verification": asked})
+    sandbox = choose(online, session.home.path, load_deps(folder, Path(spec.workspace)))
     known = secrets_of(session.environment)
     runner = CheckRunner(online, folder, sandbox, session.environment, known, poll)
     shelf = shelf_of(session.home.path, spec.workspace)
-    preparation = Preparation(online, open_store(folder, spec), folder, runner, sandbox.level, shelf)
-    preparation.run(asked.prepare, base(), tell, poll)
+    return Preparation(online, open_store(folder, spec), folder, runner, sandbox.level, shelf)
 
 
 def _ports(

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from goalrun.adapters.files import private_folder, remove_tree
-from goalrun.errors import EnvironmentFailure
 
 CRATES, FETCHED = "crates", "crates-fetched"
 """Small cargo homes in a goal's folder: out of the user's, and of what a command fetched."""
@@ -41,7 +40,7 @@ def freeze(folder: Path, workspace: Path, subfolder: str, environment: Mapping[s
     """Copy what the workspace's lock names into a goal's folder; done once, and not again for what is there.
 
     Raises:
-        EnvironmentFailure: it could not be copied.
+        OSError: it could not be copied.
     """
     home = folder / CRATES
     source = _users(environment)
@@ -50,13 +49,10 @@ def freeze(folder: Path, workspace: Path, subfolder: str, environment: Mapping[s
         return
     aside = folder / f"{CRATES}.new"
     remove_tree(aside)
-    try:
-        private_folder(aside)
-        _copy(source, aside, packages)
-        _carry(source, aside)
-        aside.rename(home)
-    except (OSError, shutil.Error) as failure:
-        raise EnvironmentFailure(f"the crates in {source} could not be copied: {failure}") from failure
+    private_folder(aside)
+    _copy(source, aside, packages)
+    _carry(source, aside)
+    aside.rename(home)
 
 
 def furnish(folder: Path, home: Path) -> None:

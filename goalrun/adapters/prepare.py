@@ -56,13 +56,15 @@ class Preparation(NamedTuple):
     level: str
     shelf: Path
 
-    def run(self, command: str, tree: str, tell: Callable[[str], None], poll: Callable[[], None]) -> None:
+    def run(self, tree: str, tell: Callable[[str], None], poll: Callable[[], None]) -> None:
         """Freeze what the command makes of a tree, or made of one like it before.
 
         Raises:
             EnvironmentFailure: the command failed, or what it made cannot be used; nothing is kept.
+            OSError: a folder could not be written.
             Interrupted: the goal was asked to pause or stop.
         """
+        command = self.spec.verification.prepare or ""
         private_folder(self.shelf)
         entry = self.shelf / self._key(command, tree)
         if self._taken(entry, None, poll):
@@ -103,7 +105,7 @@ class Preparation(NamedTuple):
                 return False
             os.utime(entry)
             for old in sorted(entries(self.shelf), key=lambda found: -found.stat().st_mtime_ns)[KEPT:]:
-                remove_tree(old)
+                _discard(old)
             crates.keep(entry, self.folder)
             sources = {name: place(entry, number, name) for number, name in enumerate(kept.names)}
             keep(self.folder / PREPARED, sources, kept.made_in, poll)
@@ -158,8 +160,14 @@ class Preparation(NamedTuple):
 
 
 def entries(shelf: Path) -> list[Path]:
-    """What is kept for a workspace."""
-    return [found.parent for found in shelf.glob(f"*/{INDEX}")]
+    """What is kept for a workspace, whole or half removed."""
+    return [found for found in shelf.iterdir() if found.is_dir()]
+
+
+def _discard(entry: Path) -> None:
+    # First what says that it is whole: we may be killed half way.
+    (entry / INDEX).unlink(missing_ok=True)
+    remove_tree(entry)
 
 
 def shelf_of(home: Path, workspace: str) -> Path:
@@ -185,5 +193,5 @@ def forget(home: Path, unused: Callable[[float], bool], *, dry_run: bool) -> int
                 if unused(entry.stat().st_mtime):
                     count += 1
                     if not dry_run:
-                        remove_tree(entry)
+                        _discard(entry)
     return count

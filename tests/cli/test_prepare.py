@@ -153,6 +153,9 @@ def test_only_what_the_command_reads_makes_it_run_again(program: Program, projec
         return done.err
 
     assert "preparing: " in told()
+    # A removal that was killed half way.
+    (kept(program)[0] / "index.json").unlink()
+    assert "preparing: " in told()
     commit(project, "app.py", "ok = 1\n")
     assert "prepared from cache: " in told()
     commit(project, "requirements.txt", "tiny==2.0\n")
