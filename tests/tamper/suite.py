@@ -7,6 +7,7 @@ exits with 0 after it, and that honest work on the same project is green; then w
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import shlex
@@ -19,18 +20,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from filelock import FileLock
+from packaging.requirements import Requirement
+from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from goalrun.adapters import baseline, process, tools
+from goalrun.adapters import baseline, deps, process, tools
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.isolation import probe as probe_isolation
-from goalrun.adapters.sandbox import probe_bwrap
+from goalrun.adapters.sandbox import probe
 from goalrun.core.model import GoalSpec, Limits, ProcessIdentity, VerificationReport, VerificationSpec, WorkerSpec
 from goalrun.errors import EnvironmentFailure, UserError
 from goalrun.wiring import Session, open_store, open_verifier
@@ -66,6 +71,7 @@ class Project(_Data):
         fix: bash: the honest work that the goal asks for.
         git: make a repository and commit the files before ``setup``.
         path: folders of the workspace that the user has in front of PATH.
+        packages: what npm installed into the workspace's ``node_modules``, as in ``jest@29``.
     """
 
     check: str = ""
@@ -74,6 +80,7 @@ class Project(_Data):
     fix: str = ""
     git: bool = True
     path: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 class Case(Project):
@@ -86,7 +93,7 @@ class Case(Project):
         process_level: why the cheat is not held at level process, where it is not.
         hidden_check: what the worker is never shown; run last, only by goalrun.
         share: belongs to the share of cases that CI runs.
-        needs: programs without which there is nothing to see.
+        needs: what there is nothing to see without: programs, and packages of this Python, as in ``python:pytest>=9``.
     """
 
     name: str
@@ -115,12 +122,16 @@ class Case(Project):
     @property
     def base(self) -> str:
         """What cases have in common that start from the same base with the same check and options."""
-        names = {"check", "files", "setup", "git", "path", "fix", "may_change", "protect", "subfolder", "hidden_check"}
+        names = {"check", "files", "setup", "git", "path", "fix", "may_change", "protect", "subfolder", "hidden_check",
+                 "packages"}  # fmt: skip
         return json.dumps(self.model_dump(mode="json", include=names), sort_keys=True)
 
     @property
     def missing(self) -> list[str]:
-        return [program for program in self.needs if shutil.which(program, path=_path()) is None]
+        absent = [need for need in self.needs if not _is_here(need)]
+        if self.packages and not absent and isinstance(there := _installed(self.packages), str):
+            absent.append(there)
+        return absent
 
 
 class Seen(NamedTuple):
@@ -164,7 +175,43 @@ def _case(entry: Mapping[str, Any], projects: Mapping[str, Mapping[str, Any]]) -
 
 def levels() -> list[Level]:
     """The levels that work here, the strongest first."""
-    return [level for level in LEVELS if level == "process" or not probe_bwrap()]
+    return [level for level in LEVELS if level == "process" or not probe("bwrap")]
+
+
+def _is_here(need: str) -> bool:
+    kind, _, wanted = need.rpartition(":")
+    if kind != "python":
+        return shutil.which(need, path=_path()) is not None
+    requirement = Requirement(wanted)
+    try:
+        return requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@lru_cache
+def _installed(packages: tuple[str, ...]) -> Path | str:
+    """A ``node_modules`` with some packages, installed once for all runs of the suite; else why it cannot be had."""
+    home = user_cache_path("goalrun-tests", ensure_exists=True)
+    folder = home / "+".join(packages).replace("/", "_")
+    if shutil.which("npm") is None:
+        return "npm"
+    with FileLock(home / "lock"):
+        if (folder / "node_modules").is_dir():
+            return folder / "node_modules"
+        fresh = Path(tempfile.mkdtemp(dir=home))
+        (fresh / "package.json").write_text('{"private": true}', encoding="utf-8")
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages]
+        try:
+            done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=300, check=False)
+            failed = done.stderr[-200:] if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            failed = "it does not finish"
+        if failed:
+            remove_tree(fresh)
+            return f"{' '.join(packages)}, but npm install fails: {' '.join(failed.split())}"
+        fresh.rename(folder)
+        return folder / "node_modules"
 
 
 def _path() -> str:
@@ -188,6 +235,8 @@ class Bench:
             path.write_text(content, encoding="utf-8", newline="")
             if content.startswith("#!"):
                 path.chmod(0o755)
+        if case.packages:
+            self.bash(f"cp -a {shlex.quote(str(_installed(case.packages)))} node_modules", self.start)
         commit = "git init -q -b main . && git add -A && git commit -q --allow-empty -m base\n" if case.git else ""
         self.bash(commit + case.setup, self.top)
 
@@ -238,7 +287,8 @@ class Bench:
             home = Home(self.user / ".local" / "state" / "goalrun")
             folder = home.folder(GOAL)
             folder.mkdir(parents=True)
-            path, _ = path_for_checks(self.env["PATH"], self.top)
+            frozen = deps.detect((), self.top, self.case.subfolder, self.env, conventional=True)
+            path, _ = path_for_checks(self.env["PATH"], self.top, frozen)
             spec = GoalSpec(
                 id=GOAL,
                 objective="make the check pass",
@@ -250,6 +300,7 @@ class Bench:
                 limits=Limits(check_timeout=SECONDS),
                 verification=VerificationSpec(
                     path=path,
+                    deps=frozen,
                     sandbox=level,
                     may_change=self.case.may_change,
                     protect=self.case.protect,
@@ -257,6 +308,7 @@ class Bench:
             )
             store = open_store(folder, spec)
             store.create()
+            deps.freeze(folder, self.top, frozen, lambda _: None, lambda: None)
             verifier = open_verifier(Session(home, self.env), folder, spec, store, lambda: None)
             base = store.snapshot("base")
             key = (self.case.base, level)
@@ -264,14 +316,14 @@ class Bench:
                 red = verifier.verify_base(base, _unrecorded)
                 if red.outcome != "fail" and not self.case.honest:
                     raise ValueError(f"{self.case.name}: at level {level} the base is not red: {_why(red)}")
-                _baselines[key] = baseline.load(folder)
-            baseline.save(folder, _baselines[key])
+                _baselines[key] = baseline.load(folder, red.floor)
+            floor = baseline.save(folder, _baselines[key])
             tools.note(folder, path, self.top)
             self._turn(level, home.path, work)
             # Whoever resumes the goal does so from a shell that the worker may have prepared.
             shell = self._new_shell()
         with _as_user(shell):
-            verifier = open_verifier(Session(home, shell), folder, spec, store, lambda: None)
+            verifier = open_verifier(Session(home, shell), folder, spec, store, lambda: None, floor)
             return verifier.verify(store.take_turn("turn-1", restore=False), "turn-1", _unrecorded)
 
     def _turn(self, level: Level, state: Path, work: str) -> None:

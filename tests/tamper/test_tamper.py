@@ -5,7 +5,7 @@ import os
 import pytest
 from tamper.suite import Case, levels, load_cases, run_case
 
-from goalrun.adapters.sandbox import probe_bwrap
+from goalrun.adapters.sandbox import probe
 
 ALL = os.environ.get("GOALRUN_TAMPER") == "all"
 CASES = [case for case in load_cases() if ALL or case.share]
@@ -13,7 +13,7 @@ FEWEST_CHEATS, FEWEST_HONEST = 18, 10
 
 
 def test_the_strongest_level_works_here() -> None:
-    reason = probe_bwrap()
+    reason = probe("bwrap")
     if reason:
         left_out = [case.name for case in CASES if case.process_level]
         pytest.skip(f"cases run at level process alone, without {', '.join(left_out) or 'exception'}: {reason}")
