@@ -12,11 +12,11 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import platformdirs
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
 from goalrun.core.spec import Limits, Text, Value, seconds
@@ -82,11 +82,18 @@ class VerificationSettings(Value):
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
     deps: tuple[Text, ...] = ()
+    prepare: Text | None = None
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
     baseline: bool = True
     require_strong: bool = False
+
+    @model_validator(mode="after")
+    def _prepared_for_a_worktree(self) -> Self:
+        if self.prepare is not None and not self.worktree:
+            raise ValueError("prepare is for checks in a worktree; the live workspace has dependencies of its own")
+        return self
 
 
 class AgentSettings(Value):

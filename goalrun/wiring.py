@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters import git, identity
+from goalrun.adapters import crates, git, identity
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.deps import freeze
+from goalrun.adapters.deps import PREPARED, freeze, index
 from goalrun.adapters.deps import load as load_deps
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
@@ -23,6 +23,7 @@ from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import AgentJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock
+from goalrun.adapters.prepare import Preparation, shelf_of
 from goalrun.adapters.process import spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
@@ -35,7 +36,7 @@ from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
-from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
 from goalrun.loop import GoalLoop, Ports
 
@@ -121,6 +122,7 @@ class Running(NamedTuple):
     """How to take a goal up.
 
     Attributes:
+        tell: shows a line about what happens before the first turn.
         limits: new limits, or None to keep those that it has.
         wait: queue for the workspace; False fails with ``WorkspaceBusy``.
         one_turn: pause after one turn.
@@ -128,7 +130,7 @@ class Running(NamedTuple):
     """
 
     reporter: Reporter
-    on_wait: Callable[[str], None]
+    tell: Callable[[str], None]
     limits: Limits | None = None
     wait: bool = True
     one_turn: bool = False
@@ -183,7 +185,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         begun = RunStarted(runner=identity.myself(), limits=how.limits, worker_isolation=_isolation(state.spec))
         record, state = journal.append(begun, state)
         how.reporter.show(record, state)
-        _furnish(folder, state.spec, how, control)
+        _furnish(session, folder, state, how.tell, control.check)
         ports = _ports(session, folder, state, journal, control, how.reporter, clock)
         return GoalLoop(state, ports).run()
     except EnvironmentFailure as failure:
@@ -201,7 +203,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
 
 def _tell_wait(folder: Path, how: Running, message: str) -> None:
     write_whole(folder / WAITING, message)
-    how.on_wait(message)
+    how.tell(f"waiting: {message}")
 
 
 def _isolation(spec: GoalSpec) -> str:
@@ -223,11 +225,64 @@ def _reap(session: Session, goals: set[str]) -> None:
         identity.reap(replay(path).processes if path.exists() else (), goal)
 
 
-def _furnish(folder: Path, spec: GoalSpec, how: Running, control: FileControl) -> None:
+def _furnish(
+    session: Session, folder: Path, state: GoalState, tell: Callable[[str], None], poll: Callable[[], None]
+) -> None:
     """Make what a goal needs before its first turn, and clear what a killed run left half done."""
     remove_tree(folder / "verify")
-    open_store(folder, spec).create()
-    freeze(folder, Path(spec.workspace), spec.verification.deps, how.on_wait, control.check)
+    store = open_store(folder, state.spec)
+    store.create()
+    furnish_checks(
+        session,
+        folder,
+        state.spec,
+        lambda: state.base.tree if state.base is not None else store.snapshot("prepare", last=False).tree,
+        tell,
+        poll,
+    )
+
+
+def furnish_checks(
+    session: Session,
+    folder: Path,
+    spec: GoalSpec,
+    base: Callable[[], str],
+    tell: Callable[[str], None],
+    poll: Callable[[], None],
+) -> None:
+    """Freeze the dependencies of a goal's checks; done once, and not again for what is there.
+
+    Args:
+        session: the command's.
+        folder: the goal's folder, with its store.
+        spec: the goal.
+        base: finds the tree that dependencies are prepared on.
+        tell: shows a line of progress.
+        poll: see ``process.run``.
+
+    Raises:
+        EnvironmentFailure: they could not be copied or prepared.
+        Interrupted: the goal was asked to pause or stop.
+    """
+    workspace, asked = Path(spec.workspace), spec.verification
+    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks)
+    try:
+        freeze(folder, workspace, asked.deps, tell, poll)
+        crates.freeze(folder, workspace, spec.subfolder, session.environment)
+        if wanted and index(folder / PREPARED) is None:
+            _preparation(session, folder, spec, poll).run(base(), tell, poll)
+    except OSError as failure:
+        raise EnvironmentFailure(f"the dependencies of the checks cannot be kept: {failure}") from failure
+
+
+def _preparation(session: Session, folder: Path, spec: GoalSpec, poll: Callable[[], None]) -> Preparation:
+    asked = VerificationSpec(**{**dict(spec.verification), "network": True})
+    online = GoalSpec(**{**dict(spec), "verification": asked})
+    sandbox = choose(online, session.home.path, load_deps(folder, Path(spec.workspace)))
+    known = secrets_of(session.environment)
+    runner = CheckRunner(online, folder, sandbox, session.environment, known, poll)
+    shelf = shelf_of(session.home.path, spec.workspace)
+    return Preparation(online, open_store(folder, spec), folder, runner, sandbox.level, shelf)
 
 
 def _ports(
@@ -283,13 +338,19 @@ def open_verifier(
 
 def open_store(folder: Path, spec: GoalSpec) -> GitStore:
     """The store of a goal."""
-    return GitStore(
-        folder,
-        Path(spec.workspace),
-        lambda files: Protection(
-            spec=spec.verification, checks=spec.checks, subfolder=spec.subfolder, base_files=files
-        ),
-    )
+    workspace = Path(spec.workspace)
+
+    def protection(files: frozenset[str]) -> Protection:
+        folders = (each.path for each in load_deps(folder, workspace) if each.copy.is_dir())
+        return Protection(
+            spec=spec.verification,
+            checks=spec.checks,
+            subfolder=spec.subfolder,
+            base_files=files,
+            frozen=tuple(str(path.relative_to(workspace)) for path in folders),
+        )
+
+    return GitStore(folder, workspace, protection)
 
 
 def start_detached(session: Session, goal: str, options: list[str]) -> Callable[[], int | None]:

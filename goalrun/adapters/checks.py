@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from goalrun.adapters import process, reports
+from goalrun.adapters import crates, process, reports
 from goalrun.adapters.environment import check_environment
 from goalrun.adapters.files import read_bounded
 from goalrun.adapters.sandbox import Place, Sandbox
@@ -57,8 +57,13 @@ class CheckRunner:
         self._poll = poll
 
     def furnish(self, place: Place) -> None:
-        """Put into a fresh worktree what checks need beside the snapshot; see ``sandbox.Sandbox``."""
+        """Put into a fresh worktree what checks need beside the snapshot; see ``sandbox.Sandbox`` and ``crates``."""
         self._sandbox.furnish(place)
+        crates.furnish(self._folder, place.home)
+
+    def seen(self, place: Place) -> Place:
+        """The same folders, as a check sees them."""
+        return self._sandbox.seen(place)
 
     def start_folder(self, place: Place) -> Path | None:
         """The folder that checks start in; None where the worker took it away or led it out of the worktree."""
@@ -85,7 +90,7 @@ class CheckRunner:
             return Ran(CheckResult(command=command, outcome="fail", reason=reason), None, None)
         inside = self._sandbox.seen(place)
         report = reports.prepare(command, start, place.reports, inside.reports)
-        finished = self._execute(report.command, place, output, on_process)
+        finished = self.execute(report.command, place, output, on_process, self._spec.limits.check_timeout)
         found = report.read(output)
         outcome, reason = _outcome(finished, report, found, self._spec.limits.check_timeout)
         text = read_bounded(output, EXCERPT_CHARS, EXCERPT_CHARS * 4).replace(str(place.top), self._spec.workspace)
@@ -102,9 +107,14 @@ class CheckRunner:
         )
         return Ran(result, found, report.runner)
 
-    def _execute(self, command: str, place: Place, output: Path, on_process: OnProcess) -> process.Finished:
+    def execute(
+        self, command: str, place: Place, output: Path, on_process: OnProcess, timeout: float
+    ) -> process.Finished:
+        """Run any command where and as checks run; see ``run``."""
         inside = self._sandbox.seen(place)
         environment = check_environment(self._spec, self._environment, inside, self._sandbox.path)
+        if crates.there(place.home) and not self._spec.verification.network:
+            environment["CARGO_NET_OFFLINE"] = "true"
         wrapped = self._sandbox.wrap(
             ("bash", "-euo", "pipefail", "-c", command), place, inside.top / self._spec.subfolder, environment
         )
@@ -116,7 +126,7 @@ class CheckRunner:
                 cwd=wrapped.cwd,
                 env=wrapped.env,
                 stdout=output,
-                timeout=self._spec.limits.check_timeout,
+                timeout=timeout,
                 secrets=self._secrets,
                 umask=0o022,
                 status=status if wrapped.recorded else None,

@@ -11,8 +11,8 @@ The home of filelock.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
 from typing import NamedTuple
@@ -71,6 +71,30 @@ class Filed(NamedTuple):
 def kernel_lock(path: Path) -> FileLock:
     """A lock that the kernel frees when its holder dies; never a mere file that pretends to be one."""
     return FileLock(path, fallback_to_soft=False, preserve_lock_file=True, thread_local=False)
+
+
+@contextmanager
+def held(path: Path, poll: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, once it is free; where the file system has no kernel locks, hold nothing.
+
+    Args:
+        path: the file.
+        poll: called while waiting; what it raises ends the wait.
+    """
+    lock = kernel_lock(path)
+    while True:
+        try:
+            lock.acquire(timeout=TICK_SECONDS)
+        except Timeout:
+            poll()
+            continue
+        except NotImplementedError:
+            pass
+        break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class WorkspaceLock:

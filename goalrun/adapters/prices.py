@@ -45,7 +45,7 @@ def usd(model: str, usage: Usage, cached: int) -> float | None:
     except (LookupError, ValueError):
         return None
     if not any(prices.values()):
-        # Nobody works for nothing: the list has no price for its tokens.
+        # Free, paid in another way, or not in the list: it does not say which.
         return None
     cost = prices["fresh"] * (taken - cached) + prices["cached"] * cached + prices["given"] * given
     return float(cost / _UNIT) if cost < _MOST else None

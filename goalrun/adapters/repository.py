@@ -52,6 +52,12 @@ class Repository:
         """The paths that differ between two trees or commits."""
         return list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
 
+    def blobs(self, tree: str) -> dict[str, str]:
+        """What stands for the content of each file of a tree, by its path as shown."""
+        listing = self._git(["ls-tree", "-r", "-z", "--full-tree", tree]).split(b"\0")
+        pairs = [line.partition(b"\t") for line in listing if line]
+        return {shown(path): meta.split(b" ")[2].decode("ascii") for meta, _, path in pairs}
+
     def patch(self, before: str, after: str, limit: int) -> str:
         """The patch between two commits or trees, with the list of files in front."""
         common = ["diff-tree", "-r", "-M", "--no-ext-diff", "--no-textconv", "--no-color"]

@@ -148,6 +148,12 @@ class Trees(Repository):
         protection = self.protection()
         return [*touched, *(Tamper(path=each.path, kind="escaped") for each in changed if protection.escaped(each))]
 
+    def left_in(self, folder: Path) -> list[str]:
+        """Paths in a materialised worktree that its tree does not have; a wholly new folder is one path."""
+        untracked = ["ls-files", "-z", "--others", "--directory", "--no-empty-directory", "--", "."]
+        found = git.checked(untracked, folder, self._worktree(folder)).split(b"\0")
+        return [os.fsdecode(path.rstrip(b"/")) for path in found if path]
+
     def _worktree(self, folder: Path) -> dict[str, str]:
         index = str(folder.with_name(folder.name + ".index"))
         return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index})

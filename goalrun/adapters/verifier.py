@@ -4,7 +4,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -200,29 +200,33 @@ class WorktreeVerifier:
         private_folder(path.parent)
         return path
 
-    @contextmanager
-    def _laid_out(self, tree: str) -> Iterator[Place]:
-        """A fresh worktree of a tree with empty folders around it, for as long as it is used."""
-        scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(self._folder / "verify")))
-        try:
-            folders = [scratch / name for name in ("home", "tmp", "reports")]
-            for folder in folders:
-                folder.mkdir(mode=0o700)
-            workspace = Path(self._spec.workspace)
-            if self._spec.verification.worktree:
-                top = scratch / "tree" / (workspace.name or "workspace")
-                top.mkdir(mode=0o755, parents=True)
-                self._store.materialise(tree, top)
-                self._store.export(tree, top)
-            else:
-                top = workspace
-            place = Place(top, *folders)
-            self._runner.furnish(place)
-            yield place
-        except OSError as failure:
-            raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
-        finally:
-            remove_tree(scratch)
+    def _laid_out(self, tree: str) -> AbstractContextManager[Place]:
+        return laid_out(self._spec, self._store, self._folder, self._runner, tree)
+
+
+@contextmanager
+def laid_out(spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, tree: str) -> Iterator[Place]:
+    """A fresh worktree of a tree with empty folders around it, for as long as it is used."""
+    scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(folder / "verify")))
+    try:
+        folders = [scratch / name for name in ("home", "tmp", "reports")]
+        for each in folders:
+            each.mkdir(mode=0o700)
+        workspace = Path(spec.workspace)
+        if spec.verification.worktree:
+            top = scratch / "tree" / (workspace.name or "workspace")
+            top.mkdir(mode=0o755, parents=True)
+            store.materialise(tree, top)
+            store.export(tree, top)
+        else:
+            top = workspace
+        place = Place(top, *folders)
+        runner.furnish(place)
+        yield place
+    except OSError as failure:
+        raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
+    finally:
+        remove_tree(scratch)
 
 
 def _canary_failed(ran: Ran, canary: str) -> bool:

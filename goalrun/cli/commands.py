@@ -37,6 +37,12 @@ Deps = Annotated[
     list[str] | None,
     typer.Option("--deps", metavar="PATH", help="A folder of dependencies in the workspace, frozen for the checks."),
 ]
+Prepare = Annotated[
+    str | None,
+    typer.Option(
+        "--prepare", metavar="CMD", help="Makes dependencies for the checks, once, on the base, with network."
+    ),
+]
 SandboxLevel = Annotated[
     str | None,
     typer.Option(
@@ -130,6 +136,7 @@ def start(
         typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
     ] = None,
     deps: Deps = None,
+    prepare: Prepare = None,
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
@@ -165,7 +172,7 @@ def start(
         judge_only=judge_only or None, worker_isolation=worker_isolation,
         hidden_checks=hidden_check, hidden_files=hidden_files,
         protect=protect, may_change=may_change, pass_env=pass_env,
-        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps,
+        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps, prepare=prepare,
         require_sandbox=require_sandbox or None, network=network or None,
         baseline=False if no_baseline else None, require_strong=require_strong or None,
         max_turns=max_turns, max_tokens=max_tokens,
@@ -320,6 +327,7 @@ def verify(
     may_change: MayChange = None,
     pass_env: PassEnv = None,
     deps: Deps = None,
+    prepare: Prepare = None,
     sandbox: SandboxLevel = None,
     require_sandbox: RequireSandbox = False,
     network: Network = False,
@@ -334,9 +342,9 @@ def verify(
     return verifying.verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "require_sandbox": require_sandbox or None,
-         "network": network or None, "baseline": False if no_baseline else None,
-         "require_strong": require_strong or None},
+         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare,
+         "require_sandbox": require_sandbox or None, "network": network or None,
+         "baseline": False if no_baseline else None, "require_strong": require_strong or None},
         as_json=as_json,
     )  # fmt: skip
 

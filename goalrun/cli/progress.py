@@ -4,6 +4,7 @@ import sys
 from typing import IO
 
 from goalrun.cli.render import note, paint, painted, seconds
+from goalrun.core import missing
 from goalrun.core.decide import what_is_missing
 from goalrun.core.events import (
     AgentFailed,
@@ -52,7 +53,9 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
         case BaseTaken(snapshot=snapshot):
             return [f"  note: {one_line(warning)}" for warning in snapshot.warnings]
         case BaseVerified(report=report, achieved=achieved):
-            return ["base: passes already" if achieved else "base:", *_verification(report, stream)]
+            hint = missing.hint(state.spec, report)
+            told = [f"  hint: {hint}"] if hint else []
+            return ["base: passes already" if achieved else "base:", *_verification(report, stream), *told]
         case TurnStarted(turn=turn, attempt=attempt):
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return [paint(f"turn {turn} of {state.spec.limits.max_turns}{again}", "strong", stream)]

@@ -44,7 +44,7 @@ TOP_LEVEL = (
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
-    "require_strong",
+    "require_strong", "prepare",
 )  # fmt: skip
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""
@@ -214,7 +214,7 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
         goal,
         Running(
             reporter=LineReporter(),
-            on_wait=lambda message: note(f"waiting: {message}"),
+            tell=note,
             limits=limits,
             wait=not how.no_wait,
             one_turn=how.one_turn,
@@ -279,7 +279,7 @@ def run_detached(goal: str, limits: str, *, no_wait: bool) -> int:
         find(session.home, goal),
         Running(
             reporter=LineReporter(),
-            on_wait=lambda message: note(f"waiting: {message}"),
+            tell=note,
             limits=Limits.model_validate_json(limits) if limits else None,
             wait=not no_wait,
         ),

@@ -17,9 +17,11 @@ from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.prepare import forget
 from goalrun.adapters.sandbox import probe, strongest
 from goalrun.cli import projects
 from goalrun.cli.render import note, out, paint, print_json
+from goalrun.core.evidence import count
 from goalrun.core.spec import seconds
 from goalrun.errors import GoalrunError, SettingsError
 from goalrun.settings import agents, load, user_file, write_toml
@@ -134,7 +136,7 @@ def _lock_works(folder: Path) -> str:
 
 
 def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
-    """Remove achieved goals that are old enough."""
+    """Remove achieved goals, and cached results of ``--prepare``, that are old enough."""
     try:
         age = timedelta(seconds=float(str(seconds(older_than))))
     except (ValueError, OverflowError) as failure:
@@ -149,13 +151,17 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
             kept += 1
     for goal in [] if dry_run else gone:
         home.remove(goal)
+    before = (utc_now() - age).timestamp()
+    prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
-        print_json({"schema": 1, "removed": gone, "kept": kept, "dry_run": dry_run})
+        print_json({"schema": 1, "removed": gone, "kept": kept, "prepared": prepared, "dry_run": dry_run})
     else:
         verb = "would remove" if dry_run else "removed"
         out(f"{verb} {len(gone)} achieved goal{'s' if len(gone) != 1 else ''}, kept {kept}")
         for goal in gone:
             out(f"  {goal}")
+        if prepared:
+            out(f"{verb} {count(prepared, 'cached result')} of --prepare")
     return 0
 
 

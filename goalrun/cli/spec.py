@@ -71,7 +71,8 @@ def make_spec(
     workspace, subfolder = place
     worker = _worker(settings, session)
     verification = settings.verification
-    deps = detect(verification.deps, workspace, subfolder, session.environment)
+    conventional = verification.prepare is None
+    deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
     path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
     try:
         return GoalSpec(

@@ -6,21 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.deps import detect, freeze
+from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
 from goalrun.adapters.repository import BASE_REF
 from goalrun.cli.render import note, out, painted, print_json, verification_lines
 from goalrun.cli.running import flags
-from goalrun.core import result
+from goalrun.core import missing, result
 from goalrun.core.decide import verified
 from goalrun.core.evidence import one_line
 from goalrun.core.model import Snapshot, VerificationReport
 from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import load
-from goalrun.wiring import Session, open_session, open_store, open_verifier, require_outside, workspace_here
+from goalrun.wiring import (
+    Session,
+    furnish_checks,
+    open_session,
+    open_store,
+    open_verifier,
+    require_outside,
+    workspace_here,
+)
 
 PASSED, FAILED, TAMPERED = 0, 12, 13
 
@@ -37,7 +45,8 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
     settings = load(workspace, None, flags(**given)).settings
     if not settings.checks:
         raise SpecError("no check is given", hint='goalrun verify -c "python -m pytest -q", or goalrun init')
-    deps = detect(settings.verification.deps, workspace, subfolder, session.environment)
+    conventional = settings.verification.prepare is None
+    deps = detect(settings.verification.deps, workspace, subfolder, session.environment, conventional=conventional)
     path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
     spec = GoalSpec(
         id="g-verify",
@@ -77,9 +86,11 @@ def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, Ve
         snapshot = store.snapshot("verify")
         store.adopt(workspace, commit, snapshot.tree)
         with control.signals():
-            freeze(folder, workspace, spec.verification.deps, note, control.check)
+            furnish_checks(session, folder, spec, lambda: store.tree_of(BASE_REF), note, control.check)
             verifier = open_verifier(session, folder, spec, store, control.check)
             before = verifier.verify_base(Snapshot(commit=BASE_REF, tree=store.tree_of(BASE_REF)), _ignore)
+            if hint := missing.hint(spec, before):
+                note(f"hint: {hint}")
             if store.tree_of(BASE_REF) == snapshot.tree:
                 # Nothing was changed: what holds of the base holds of the workspace.
                 return snapshot, before

@@ -189,6 +189,7 @@ class Protection(Value):
     Attributes:
         base_files: every file of the base.
         mentions: what the checks are made of beside what they name.
+        frozen: folders of dependencies; what a snapshot has there would stand in their place.
         subfolder: where in the workspace the checks start; "" is the top.
     """
 
@@ -196,6 +197,7 @@ class Protection(Value):
     checks: tuple[str, ...]
     base_files: frozenset[str]
     mentions: Mentions = Mentions()
+    frozen: tuple[str, ...] = ()
     subfolder: str = ""
 
     @cached_property
@@ -245,6 +247,9 @@ class Protection(Value):
         Test programs write files: new ones count only where they would be loaded, locks never do.
         """
         finding = self.finding(change)
+        if not change.before and self._in_frozen(change.path):
+            # A link to the frozen copy, or what tools write there.
+            return False
         if finding is None or matches(change.path, LOCKS) or matches(change.path, ("__pycache__/",)):
             return False
         return change.before or finding.kind == "shadow" or matches(change.path, LOADED)
@@ -259,7 +264,7 @@ class Protection(Value):
             return Finding(path=path, kind="added")
         if matches(path, HARNESS) and self._beside_base(path):
             return Finding(path=path, kind="added")
-        if self._shadows(path) or path in self.mentions.absent:
+        if self._in_frozen(path) or self._shadows(path) or path in self.mentions.absent:
             return Finding(path=path, kind="shadow")
         extra = (in_test_root(path) or matches(path, TEST_FILES)) and path not in self.named
         return Finding(path=path, kind="extra") if extra else None
@@ -267,6 +272,14 @@ class Protection(Value):
     def _beside_base(self, path: str) -> bool:
         """Whether a harness file would act on files of the base: its folder is one of theirs, or in a test root."""
         return str(PurePosixPath(path).parent) in self.base_folders or in_test_root(path)
+
+    def _in_frozen(self, path: str) -> bool:
+        return any(path == folder or path.startswith(f"{folder}/") for folder in self._frozen_beside_base)
+
+    @cached_property
+    def _frozen_beside_base(self) -> tuple[str, ...]:
+        """Where the base has files of its own, checks get those of the snapshot."""
+        return tuple(folder for folder in self.frozen if folder not in self.base_folders | self.base_files)
 
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""

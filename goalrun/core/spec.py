@@ -103,6 +103,7 @@ class VerificationSpec(Value):
         pass_env: names of variables that checks get from the environment.
         path: the PATH that checks get, as it was at start.
         deps: folders of the workspace, relative to it, that are frozen at start for the checks.
+        prepare: a command that makes dependencies on the base, with the network; they are frozen too.
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
@@ -117,6 +118,7 @@ class VerificationSpec(Value):
     pass_env: tuple[Text, ...] = ()
     path: str = ""
     deps: tuple[str, ...] = ()
+    prepare: str | None = None
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False

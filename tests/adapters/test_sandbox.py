@@ -240,7 +240,7 @@ def test_dependencies_are_readable_and_no_more(tmp_path: Path) -> None:
     copy = trial.state / "deps/0"
     copy.mkdir(parents=True)
     (copy / "lib.txt").write_text("frozen")
-    frozen = Frozen(tmp_path / "project/node_modules", copy, trial.state / "deps/0-programs")
+    frozen = Frozen(tmp_path / "project/node_modules", copy, copy)
     trial.sandbox = LandlockSandbox(tmp_path / "project", PATH, (), (frozen,), (trial.state,))
     trial.sandbox.furnish(trial.place)
     assert trial.run("cat node_modules/lib.txt").exit_code == 0

@@ -74,6 +74,62 @@ def test_node_modules_are_there_for_the_checks(program: Program, project: Path, 
     assert program.start("--sandbox", level, worker=worker, check=check).code == 0
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_packages_of_node_find_one_another(program: Program, project: Path, level: str) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    left = {"node_modules/left/index.js": "module.exports = require('right')\n"}
+    write(project, {**left, "node_modules/right/index.js": "module.exports = 42\n"})
+    check = "node -e \"require('left')\" && test -e done.txt"
+    assert program.start("--sandbox", level, worker="touch done.txt", check=check).code == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_check_gets_them(program: Program, project: Path, level: str) -> None:
+    write(project, {"node_modules/left.js": "left\n"})
+    check = "grep -q left node_modules/left.js"
+    arguments = ("--sandbox", level, "-c", f"{check} && test -e done.txt")
+    assert program.start(*arguments, worker="touch done.txt", check=check).code == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("check", [".venv/bin/mytool", "source .venv/bin/activate && mytool", ".venv/bin/also"])
+def test_a_program_that_a_check_names_by_its_path_is_the_frozen_one(
+    program: Program, project: Path, level: str, check: str
+) -> None:
+    """Its first line names the workspace: what the worker does there must not matter."""
+    site = next((project / ".venv").glob("lib/python*/site-packages"))
+    (project / ".venv/bin/also").symlink_to("mytool")
+    # As pip writes it where the path is too long for the kernel.
+    start = f"#!/bin/sh\n'''exec' \"{project}/.venv/bin/python\" \"$0\" \"$@\"\n' '''\n"
+    (project / ".venv/bin/long").write_text(start + "import sys, thirdparty\nsys.exit(thirdparty.value != 1)\n")
+    (project / ".venv/bin/long").chmod(0o755)
+    cheat = f"echo 'value = 2' > {site}/thirdparty.py; touch done.txt"
+    done = program.start("--sandbox", level, worker=cheat, check=f"{check} && .venv/bin/long && test -e done.txt")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("way", ["a file of it", "a link"])
+def test_what_a_snapshot_has_in_the_place_of_a_dependency_is_not_used(
+    program: Program, project: Path, level: str, way: str
+) -> None:
+    activated(program, project)
+    (project / ".venv/bin/mytool").write_text("#!/bin/sh\nexit 1\n")
+    fake = "mkdir -p mine/bin; printf '#!/bin/sh\\nexit 0\\n' > mine/bin/mytool; chmod +x mine/bin/mytool"
+    ways = {
+        "a link": "rm -r .venv; ln -s mine .venv",
+        "a file of it": "mv mine/bin/mytool .venv/bin/mytool; rm -r mine; "
+        "printf '!.venv/\\n.venv/*\\n!.venv/bin/\\n.venv/bin/*\\n!.venv/bin/mytool\\n' > .gitignore",
+    }
+    arguments = ("--json", "--sandbox", level, "--max-turns", "1")
+    done = program.start(*arguments, worker=f"{fake}; {ways[way]}", check="mytool || .venv/bin/mytool")
+    assert done.code == 3, done.err
+    verification = done.json["turn_records"][0]["verification"]
+    assert verification["tampering"][0]["kind"] == "shadow"
+    assert verification["checks"][0]["outcome"] == "fail"
+
+
 def test_named_dependencies_have_to_be_folders_in_the_workspace(program: Program, tmp_path: Path) -> None:
     for name in ("nope", str(tmp_path), "..", "."):
         done = program.start("--deps", name, worker="true", check="false")

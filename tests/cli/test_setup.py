@@ -71,7 +71,7 @@ def test_clean_removes_achieved_goals_and_never_one_that_can_be_resumed(program:
     program.start("--max-turns", "1", worker="true", check="false")
     achieved, limited = sorted(program.goals(), key=lambda goal: str(goal["state"]))
     dry = program.run("clean", "--dry-run", "--json").json
-    assert dry == {"schema": 1, "removed": [achieved["id"]], "kept": 1, "dry_run": True}
+    assert dry == {"schema": 1, "removed": [achieved["id"]], "kept": 1, "prepared": 0, "dry_run": True}
     assert len(program.goals()) == 2
     assert program.run("clean", "--older-than", "1h", "--json").json["removed"] == []
     assert program.run("clean").code == 0

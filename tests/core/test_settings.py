@@ -6,7 +6,7 @@ import pytest
 from support import write
 
 from goalrun.adapters.agents import READERS
-from goalrun.core.spec import Limits
+from goalrun.core.spec import Limits, seconds
 from goalrun.errors import SettingsError
 from goalrun.settings import (
     AgentSettings,

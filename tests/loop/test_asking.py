@@ -5,7 +5,7 @@ from fakes import FakeJudge, FakeWorker, Killed, World
 from values import JUDGE, RED, changed, goal, judged, spent
 
 from goalrun.core.model import NOTHING_SPENT, Session, State, Usage, WorkerReport
-from goalrun.core.ports import AgentFailure
+from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.errors import Interrupted
 
 NOW = 1_767_225_600.0
@@ -69,12 +69,12 @@ def test_who_does_not_want_to_wait_gets_the_reset_and_can_resume() -> None:
     assert world.run().status is State.ACHIEVED
 
 
-def test_asking_to_stop_ends_the_wait(tmp_path: object) -> None:
-    del tmp_path
+def test_asking_to_stop_ends_the_wait() -> None:
     world = World(goal(), {"base": RED})
     world.worker.faults = [limited(reset=NOW + 500)]
 
-    def asked(_seconds: float) -> None:
+    def asked(seconds: float) -> None:
+        assert seconds == 501
         raise Interrupted("stop", "asked to stop")
 
     world.clock.idle = asked  # type: ignore[method-assign]
@@ -98,9 +98,9 @@ def test_the_first_is_asked_again_once_its_limit_is_over() -> None:
     second.answers = [DONE]
     run = second.run
 
-    def slow(*arguments: object) -> WorkerReport:
+    def slow(task: Task, on_process: OnProcess) -> WorkerReport:
         world.clock.seconds += 600
-        return run(*arguments)  # type: ignore[arg-type]
+        return run(task, on_process)
 
     second.run = slow  # type: ignore[method-assign]
     assert world.run().status is State.ACHIEVED

@@ -288,7 +288,7 @@ class Bench:
             home = Home(self.user / ".local" / "state" / "goalrun")
             folder = home.folder(GOAL)
             folder.mkdir(parents=True)
-            frozen = deps.detect((), self.top, self.case.subfolder, self.env)
+            frozen = deps.detect((), self.top, self.case.subfolder, self.env, conventional=True)
             path, _ = path_for_checks(self.env["PATH"], self.top, frozen)
             spec = GoalSpec(
                 id=GOAL,

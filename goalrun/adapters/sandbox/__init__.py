@@ -53,7 +53,7 @@ def choose(spec: GoalSpec, home: Path, frozen: Sequence[Frozen] = ()) -> Sandbox
         )
     if reason := probe(level):
         raise SpecError(f"sandbox level {level} cannot be had: {reason}", hint="goalrun doctor says more")
-    tools = [*named_tools(spec.checks), *compilers()]
+    tools = [*named_tools([*spec.checks, asked.prepare or ""]), *compilers()]
     workspace = Path(spec.workspace)
     return _sandbox(level, workspace, asked.path, tools, frozen, (home,), network=asked.network)
 

@@ -58,7 +58,7 @@ class BwrapSandbox:
         for each in self._frozen:
             there = place.top / each.path.relative_to(self._workspace)
             # Not over what the snapshot has, and not through a link that a worker made.
-            if os.path.lexists(there) or not _plain_folder(there.parent, place.top):
+            if _holds_something(there) or not _plain_folder(there.parent, place.top):
                 continue
             yield from ("--ro-bind", str(each.copy), str(each.path))
             for name in CACHES_INSIDE:
@@ -75,7 +75,7 @@ class BwrapSandbox:
         inside = self.seen(place)
         options = [
             *("--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"),
-            *(("--share-net", *_resolver()) if self._network else ()),
+            *(("--share-net", *resolver()) if self._network else ()),
             *("--cap-drop", "ALL", "--hostname", "goalrun", "--clearenv"),
             *system_mounts(),
             *("--proc", "/proc", "--dev", "/dev", "--bind", str(place.tmp), str(inside.tmp)),
@@ -109,11 +109,17 @@ def system_mounts() -> tuple[str, ...]:
     return tuple(options)
 
 
-def _resolver() -> tuple[str, ...]:
-    """Where names are looked up, if the system's file for that is a link out of its own folders (resolved(8))."""
-    target = Path("/etc/resolv.conf").resolve()
-    outside = target.is_file() and not in_system(target)
-    return ("--ro-bind", str(target), str(target)) if outside else ()
+def resolver(file: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """What makes names of the network known: the system's file for that can be a link into a folder not shown."""
+    real = os.path.realpath(file)
+    return ("--ro-bind", real, real) if Path(real).is_file() and not in_system(Path(real)) else ()
+
+
+def _holds_something(there: Path) -> bool:
+    """Whether a worktree has more at a place than what bubblewrap makes to mount a dependency on."""
+    if there.is_symlink() or not there.exists():
+        return there.is_symlink()
+    return any(there.iterdir()) if there.is_dir() else there.stat().st_size > 0
 
 
 def _plain_folder(folder: Path, top: Path) -> bool:

@@ -42,7 +42,7 @@ class LandlockSandbox(ProcessSandbox):
         hidden: Sequence[Path] = (),
     ) -> None:
         super().__init__(workspace, path, frozen)
-        kept = (folder for each in frozen for folder in (each.copy, each.programs))
+        kept = (folder for each in frozen for folder in (each.copy, each.stand_in))
         self._readable = (*READ, *map(str, programs(path, tools, frozen, (*hidden, workspace))), *map(str, kept))
 
     def wrap(self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]) -> Wrapped:

@@ -37,7 +37,7 @@ class ProcessSandbox:
         for each in self._frozen:
             link = place.top / each.path.relative_to(self._workspace)
             if not os.path.lexists(link) and link.parent.is_dir():
-                link.symlink_to(each.copy)
+                link.symlink_to(each.stand_in)
 
     def seen(self, place: Place) -> Place:
         """What the machine sees."""

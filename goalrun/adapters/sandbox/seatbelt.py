@@ -46,7 +46,7 @@ class SeatbeltSandbox(ProcessSandbox):
     ) -> None:
         super().__init__(workspace, path, frozen)
         self._hidden = (*hidden, workspace, Path.home())
-        kept = [folder for each in frozen for folder in (each.copy, each.programs)]
+        kept = [folder for each in frozen for folder in (each.copy, each.stand_in)]
         self._readable = (*programs(path, tools, frozen, (*hidden, workspace)), *kept)
         self._network = network
 
