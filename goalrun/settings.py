@@ -111,6 +111,7 @@ class AgentSettings(Value):
     resume: tuple[str, ...] = ()
     session: Literal["fresh", "resume"] = "fresh"
     judge: tuple[str, ...] = ()
+    model: str = ""
     reads: str = "text"
     judge_reads: str | None = None
     find: Mapping[str, str] = {}

@@ -45,8 +45,9 @@ def start_time(pid: int) -> str:
     """
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        # A zombie holds its pid but runs nothing.
-        return "" if fields[0] in {b"Z", b"X"} else fields[19].decode("ascii")
+        # A zombie holds its pid but runs nothing, unless only its first thread has ended.
+        ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
+        return "" if ended else fields[19].decode("ascii")
     if not Path("/proc/self/stat").exists():
         import psutil
 
@@ -146,7 +147,7 @@ def _belonging(sessions: set[int], goal: str) -> "Iterator[psutil.Process]":
 
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.status() == psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 continue
             if os.getsid(process.pid) in sessions or process.environ().get(GOAL_VARIABLE) == goal:
                 yield process

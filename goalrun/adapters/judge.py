@@ -59,7 +59,7 @@ class AgentJudge:
         for attempt in range(1, ATTEMPTS + 1):
             kept = folder / f"reply-{attempt}"
             heard = self._ask(brief, kept, nonce, on_process)
-            usage = usage.plus(spent(heard.said, None)[0] or Usage())
+            usage = usage.plus(spent(self._agent, heard.said, None)[0] or Usage())
             try:
                 verdict = self._verdict(heard, nonce, usage)
             except ValueError as failure:

@@ -23,7 +23,11 @@ from goalrun.adapters.identity import identify
 from goalrun.core.model import ProcessIdentity
 from goalrun.errors import Interrupted, ProcessFailure
 
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = f"""import sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from goalrun.adapters.supervisor import main
+main()"""
+"""Imported, not run as a file, so that it is compiled once; behind the standard library, which nothing can shadow."""
 GRACE_SECONDS = 1.0
 """From being told to end until being killed; `goalrun stop` promises two seconds for everything."""
 ANSWER_SECONDS = 20.0
@@ -124,7 +128,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "launcher": os.path.realpath(command.launcher) if command.launcher else "",
     }
     supervisor = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR)],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", SUPERVISOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

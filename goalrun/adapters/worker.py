@@ -111,7 +111,7 @@ class AgentWorker:
         if failure is not None and (failure.kind != "failed" or silent):
             message = one_line(clean(f"{self.name}: {failure.message}", 600, self._means.secrets), 600)
             kind = failure.kind if failure.kind in {"limited", "refused"} else "failed"
-            usage, _ = spent(heard.said, None)
+            usage, _ = spent(self._agent, heard.said, None)
             raise AgentFailure(message, kind=kind, usage=usage, reset=failure.reset)
         self._require_command(heard.finished, heard.output.errors)
 
@@ -123,7 +123,7 @@ class AgentWorker:
         outcome = "timeout" if finished.timed_out else "failed" if failed else "ok"
         reason = self._complaint(heard) if outcome == "failed" else ""
         blocked = self._blocked(finished.exit_code, last)
-        usage, known = spent(said, session)
+        usage, known = spent(self._agent, said, session)
         return WorkerReport(
             outcome="blocked" if blocked is not None and not finished.timed_out else outcome,
             exit_code=finished.exit_code,

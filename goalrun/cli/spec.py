@@ -11,6 +11,7 @@ from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
 from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
+from goalrun.adapters.sandbox import strongest
 from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import AgentSettings, Settings, agents
@@ -74,6 +75,8 @@ def make_spec(
     conventional = verification.prepare is None
     deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
     path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
+    # Chosen once: a machine on which a worker broke a level must not give a weaker one instead.
+    level = strongest() if verification.sandbox == "auto" and not verification.require_sandbox else verification.sandbox
     try:
         return GoalSpec(
             id=goal,
@@ -86,7 +89,7 @@ def make_spec(
             judges=_judges(settings, worker, session),
             wait_quota=settings.wait_quota,
             limits=settings.limits.limits(),
-            verification=VerificationSpec(**{**verification.model_dump(), "deps": deps}, path=path),
+            verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
             force=force,
             worker_isolation=settings.worker_isolation,
         )
@@ -149,6 +152,7 @@ def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec
         command=(*agent.command, *extra),
         resume=(*agent.resume, *extra) if agent.resume else (),
         session=agent.session,
+        model=agent.model,
         reads=agent.reads,
         find=agent.find,
         files=agent.files,
@@ -221,10 +225,14 @@ def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> A
         raise SpecError(
             f"agent {name!r} cannot judge: it cannot be locked down", hint=f"one of {able}, or PROVIDER:MODEL"
         )
+    program = agent.command[0]
+    if shutil.which(program, path=session.environment.get("PATH")) is None:
+        raise SpecError(f"judge {name}: {program} is not on PATH", hint=f"install {name}, or -j none")
     extra_words(name, agent, session)
     return AgentSpec(
         name=name,
         command=agent.judge,
+        model=agent.model,
         reads=agent.judge_reads or agent.reads,
         find=agent.find,
         files=agent.files,

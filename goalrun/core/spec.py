@@ -62,6 +62,7 @@ class AgentSpec(Value):
         command: argv.
         resume: argv that goes on with a session; empty where that cannot be done.
         session: whether each turn begins a session or goes on with the last one.
+        model: what it asks, where it does not say so itself: for the price.
         reads: how its output is read; see ``adapters.agents``.
         find: with ``reads`` "find": where the text, session, tokens, cost and quota are.
         files: what else is in ``{dir}``, by name.
@@ -77,6 +78,7 @@ class AgentSpec(Value):
     command: tuple[str, ...] = Field(min_length=1)
     resume: tuple[str, ...] = ()
     session: Literal["fresh", "resume"] = "fresh"
+    model: str = ""
     reads: str = "text"
     find: Mapping[str, str] = {}
     files: Mapping[str, str] = {}

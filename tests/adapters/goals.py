@@ -14,7 +14,8 @@ from goalrun.core.model import ProcessIdentity
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec
 
-GOAL = "g-20260101-abcdefghi"
+GOAL = f"g-20260101-{os.getpid():09d}"
+"""Of this process alone: what carries a goal's id is ended with the goal's worker."""
 REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
 
 

@@ -40,7 +40,21 @@ def test_a_long_sum_of_requests_is_no_long_request() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["", "scripted", "mock/gpt-5", "ollama/llama3", "gpt-oss:20b", "openai/", "/", ":", "gpt", "\0", "a" * 9999],
+    [
+        "",
+        "scripted",
+        "mock/gpt-5",
+        "ollama/llama3",
+        "gpt-oss:20b",
+        "cerebras/qwen-3-coder-480b",
+        "github-copilot/gpt-4o",
+        "openai/",
+        "/",
+        ":",
+        "gpt",
+        "\0",
+        "a" * 9999,
+    ],
 )
 def test_an_unknown_model_has_no_price(model: str) -> None:
     assert usd(model, MILLION, 0) is None

@@ -121,6 +121,14 @@ def test_the_final_text_and_the_session(agent: str) -> None:
     assert json.loads(READERS[agent](recorded(agent, "judge")).text) == {"met": True, "reason": "ok"}
 
 
+def test_opencode_ends_with_the_texts_after_its_last_tool() -> None:
+    def text(words: str) -> dict[str, Any]:
+        return {"type": "text", "part": {"text": words}}
+
+    said = read_opencode(output(text("I will look"), {"type": "tool_use", "part": {}}, text("it"), text("is done")))
+    assert said.text == "it\nis done"
+
+
 def test_usd_is_the_agents_own_or_unknown() -> None:
     def usd(agent: str, case: str) -> float | None:
         usage = READERS[agent](recorded(agent, case)).usage

@@ -22,8 +22,8 @@ from agents.server import (
     Say,
     Slow,
     Step,
-    Usage,
 )
+from agents.wires import Usage
 
 Json = dict[str, Any]
 BASH = {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]}

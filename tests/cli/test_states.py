@@ -42,7 +42,7 @@ def test_a_limit_with_unknown_spend_is_4(program: Program) -> None:
     done = program.start("--max-tokens", "1000", "--json", worker=MOVING, check="false")
     assert (done.code, done.json["state"], done.json["turns"]) == (4, "budget_exceeded", 1)
     assert done.json["usage"]["total_tokens"] is None
-    assert "does not report" in done.json["detail"]
+    assert "not all tokens were reported" in done.json["detail"]
 
 
 def test_the_time_limit_is_4_and_ends_the_worker(program: Program) -> None:

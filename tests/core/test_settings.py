@@ -14,7 +14,6 @@ from goalrun.settings import (
     agents,
     load,
     preset_agents,
-    seconds,
     shipped,
     user_file,
     write_toml,

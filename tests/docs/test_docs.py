@@ -21,6 +21,7 @@ PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FOREIGN_OPTIONS = {
     *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
+    "--verbose",
     *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked"),
 }
 """Options of other programs that the pages mention."""

@@ -170,9 +170,6 @@ GOOD_ENDS = {"orphans": "1000 orphans", "let_go": "let go", "headless": "headles
 DEADLINES = {"storm": "1000 children", "deaf": "deaf", "held": "held", "breeding": "breeding"}
 SAID = {**GOOD_ENDS, **DEADLINES}
 SHARE = {("storm", "process"), ("orphans", "bwrap"), ("headless", "bwrap")}
-HEADLESS = pytest.mark.xfail(
-    strict=True, reason="the supervisor takes a process whose first thread has ended for a zombie"
-)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +178,7 @@ HEADLESS = pytest.mark.xfail(
         pytest.param(
             deed,
             level,
-            marks=[
-                *([] if (deed, level) in SHARE else [REST]),
-                *([HEADLESS] if deed == "headless" and level != "bwrap" else []),
-            ],
+            marks=[] if (deed, level) in SHARE else [REST],
         )
         for deed in SAID
         for level in ("bwrap", "landlock", "process")
@@ -205,11 +199,7 @@ def test_nothing_of_a_check_is_left(deed: str, level: str, program: Program, mar
 
 @pytest.mark.parametrize(
     ("deed", "worker_isolation"),
-    [
-        pytest.param(deed, value, marks=[REST, *([HEADLESS] if (deed, value) == ("headless", "off") else [])])
-        for deed in SAID
-        for value in ("auto", "off")
-    ],
+    [pytest.param(deed, value, marks=REST) for deed in SAID for value in ("auto", "off")],
 )
 def test_nothing_of_a_worker_is_left(deed: str, worker_isolation: str, program: Program, marker: str) -> None:
     if worker_isolation == "auto" and (reason := isolation.probe()):
@@ -321,7 +311,6 @@ def test_a_sandbox_that_a_worker_breaks_is_an_error_and_no_pass(kind: str, progr
 
 
 @pytest.mark.usefixtures("confined")
-@pytest.mark.xfail(strict=True, reason="a resume takes the strongest level that works then")
 @REST
 def test_a_sandbox_that_broke_is_not_given_up_for_a_weaker_one(program: Program) -> None:
     worker = f"touch made.txt; {forbid('user')}"

@@ -44,7 +44,8 @@ from goalrun.wiring import Session, open_store, open_verifier
 CASES = Path(__file__).with_name("cases")
 Level = Literal["bwrap", "process"]
 LEVELS: tuple[Level, ...] = ("bwrap", "process")
-GOAL = "g-20260101-abcdefghi"
+GOAL = f"g-20260101-{os.getpid():09d}"
+"""Of this process alone: what carries a goal's id is ended with the goal's worker."""
 SECONDS = 120.0
 SCRIPT_FAILED = 97
 IN_LIVE = f"""

@@ -175,10 +175,11 @@ def _keep_report(written: Path, kept: Path, secrets: tuple[str, ...]) -> None:
             write_whole(kept, redact(text, secrets))
 
 
-def spent(said: Said, before: Session | None) -> tuple[Usage | None, Session | None]:
+def spent(agent: AgentSpec, said: Said, before: Session | None) -> tuple[Usage | None, Session | None]:
     """What a run of an agent spent, with a price if it names none; and the session to go on with.
 
     Args:
+        agent: whose it is.
         said: what it reports, which may be of its whole session.
         before: the session as it was, if the run went on with it.
     """
@@ -189,6 +190,7 @@ def spent(said: Said, before: Session | None) -> tuple[Usage | None, Session | N
     usage = total
     if total is not None and said.cumulative and before is not None and before.usage is not None:
         usage, cached = total.minus(before.usage), max(0, cached - before.cached)
-    if usage is not None and usage.usd is None and said.model:
-        usage = Usage(**{**dict(usage), "usd": usd(said.model, usage, cached)})
+    model = said.model or agent.model
+    if usage is not None and usage.usd is None and model:
+        usage = Usage(**{**dict(usage), "usd": usd(model, usage, cached)})
     return usage, session

@@ -1,8 +1,8 @@
 """claude, and the agents whose stream has its shape: qwen, amp, cursor-agent.
 
 All print JSON lines: ``system``/``init`` first, ``assistant`` and ``user`` messages, one ``result`` last. They differ
-in what they count, and in how they say what failed. Measured with claude 2.1.329 and 2.1.197, qwen 0.24.4 and 0.15.10; amp
-and cursor-agent are from their documentation.
+in what they count, and in how they say what failed. Measured with claude 2.1.329 and 2.1.197, qwen 0.24.4 and 0.15.10;
+amp and cursor-agent are from their documentation.
 """
 
 import re
@@ -168,7 +168,7 @@ def _qwen_failure(output: Output, result: Json | None) -> Failure | None:
         return failure._replace(kind="session") if gone else failure
     error = _QWEN_ERROR.match(failure.message)
     if error is None:
-        return failure
+        return failure._replace(kind="refused") if failure.message.startswith("No auth type is selected.") else failure
     return failure._replace(kind=by_status(int(error[1])) if error[1] else "unreachable")
 
 

@@ -86,7 +86,7 @@ def moment(value: object) -> float | None:
     try:
         told = datetime.fromisoformat(text)
         return told.timestamp() if told.tzinfo else None
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 

@@ -14,25 +14,26 @@ from goalrun.core.evidence import one_line
 _BAD_REQUEST = 400
 _NO_AUTH, _BAD_INPUT = 41, 42
 _WRAPPED = re.compile(r"\[API Error: (\{.*\})\]", re.DOTALL)
-_RETRY = re.compile(r"^Suggested retry after (\d{1,7}(?:\.\d{1,3})?)s\.$", re.MULTILINE)
+_RETRY = re.compile(r"^Suggested retry after (\d{1,7}(?:\.\d{1,3})?)s\.\]?$", re.MULTILINE)
 _TAIL = 4_000
 
 
 def read_gemini(output: Output) -> Said:
-    """What a run says. An answer that was cut is not in its usage; money is never told."""
+    """What a run says; money is never told, and an answer that was cut is not counted."""
     result = _last(output, "result")
     start = _last(output, "init")
     stats = at(result, "stats")
     taken, total = count_at(stats, "input_tokens"), count_at(stats, "total_tokens")
     # Its output tokens leave out those of thinking, which cost the same.
     given = total - taken if total is not None and taken is not None and total >= taken else None
-    models = at(stats, "models")
+    models, text = at(stats, "models"), _text(output)
     answered = [str(name) for name in models] if isinstance(models, dict) else []
     return Said(
-        text=_text(output),
+        text=text,
         session=text_at(start, "session_id"),
         model=answered[0] if len(answered) == 1 else text_at(start, "model"),
-        usage=tokens(taken, given),
+        # No answer takes no tokens: what was spent is lost.
+        usage=tokens(taken, given) if total or not text else None,
         cached=count_at(stats, "cached") or 0,
         denials=_denials(output),
         failure=_failure(output, result),
@@ -71,7 +72,9 @@ def _failure(output: Output, result: Json | None) -> Failure | None:
     if result is None:
         return _unfinished(output)
     if result.get("status") == "success":
-        return None
+        # It stops itself when it goes in circles, and calls that a success.
+        stopped = _last(output, "error")
+        return Failure("failed", one_line(text_at(stopped, "message")[:_TAIL], 500) or "stopped") if stopped else None
     message = text_at(result, "error", "message")
     told = one_line(message[:_TAIL], 500) or "gemini reports an error, and not which"
     status = output.exit_code + 256
@@ -100,7 +103,7 @@ def _reset(result: Json, message: str) -> float | None:
     try:
         written = datetime.fromisoformat(text_at(result, "timestamp"))
         return written.timestamp() + float(wait[1]) if wait and written.tzinfo else None
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 
