@@ -18,7 +18,7 @@ from goalrun.errors import EnvironmentFailure, GitFailed
 
 CACHES = (
     "__pycache__/", "*.pyc", "*.pyo", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".tox/",
-    ".nox/", ".venv/", "node_modules/", ".DS_Store",
+    ".nox/", ".venv/", "node_modules/", ".DS_Store", ".aider.tags.cache.v4/",
 )  # fmt: skip
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20

@@ -22,6 +22,8 @@ from goalrun.errors import EnvironmentFailure
 TEXT_CHARS = 16_000
 NOT_FOUND = frozenset({126, 127})
 """Exit statuses by which a shell says that there is no such command (POSIX, "Exit Status for Commands")."""
+LEAST_USD = 0.0001
+"""What an agent may still spend is never told as zero, which some take for no limit."""
 TRY_SECONDS = 60.0
 """How long a command that a worker waits for may take."""
 
@@ -79,7 +81,10 @@ class AgentWorker:
         kept = self._folder / "turns" / f"turn-{task.turn}" / name
         words = agent.command if session is None else agent.resume
         words = (*words, *agent.spend) if task.usd is not None else words
-        values = {"{session}": session.id if session is not None else "", "{usd}": f"{task.usd or 0:.4f}"}
+        values = {
+            "{session}": session.id if session is not None else "",
+            "{usd}": f"{max(task.usd or 0, LEAST_USD):.4f}",
+        }
         order = self._order(words, task.prompt, kept, task.timeout, task.turn)._replace(values=values)
         return call(agent, order, self._means, partial(on_process, "worker")), kept
 

@@ -2,13 +2,19 @@
 
 import json
 import shutil
+import sys
 import tomllib
 from contextlib import suppress
 from pathlib import Path
 
 import typer
 
+from goalrun.adapters.home import Home
+from goalrun.settings import Loaded
+
 MAX_MANIFEST_BYTES = 1 << 20
+ASKED = "asked-for-a-limit"
+"""In the state folder: the question is put once."""
 
 
 def proposed_checks(folder: Path, path: str | None) -> list[str]:
@@ -72,3 +78,20 @@ def ask_checks(proposed: list[str]) -> list[str]:
     while answer := typer.prompt("another (empty to go on)", default="", show_default=False, err=True).strip():
         checks.append(answer)
     return checks
+
+
+def with_limit(loaded: Loaded, home: Home) -> Loaded:
+    """Settings with a limit of what is spent: at the very first start, in a terminal, a person is asked for one."""
+    settings = loaded.settings
+    asked = home.path / ASKED
+    limited = any(f"limits.{name}" in loaded.sources for name in ("max_usd", "max_tokens", "max_time", "max_turns"))
+    if limited or settings.worker_cmd or asked.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return loaded
+    typer.echo("A goal can spend a lot while you are away. How much may this one cost?", err=True)
+    usd = typer.prompt("US dollars (0: no limit but the turns)", default=0.0, type=float, err=True)
+    asked.touch()
+    if usd <= 0:
+        return loaded
+    typer.echo("  --max-usd, or max_usd under [limits] in goalrun.toml, says so next time", err=True)
+    limits = type(settings.limits)(**{**dict(settings.limits), "max_usd": usd})
+    return Loaded(type(settings)(**{**dict(settings), "limits": limits}), {**loaded.sources, "limits.max_usd": "asked"})

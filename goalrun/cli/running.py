@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
+from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.home import GOAL_ID
@@ -17,14 +16,15 @@ from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, read_result, runner
 from goalrun.cli import projects
+from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import ending, note, out, print_json
-from goalrun.cli.spec import changed_limits, hidden_files, make_spec, objective_of
-from goalrun.core.model import EXIT_CODES, GoalState, State
-from goalrun.core.spec import Limits
+from goalrun.cli.spec import hidden_files, make_spec, objective_of
+from goalrun.core.model import EXIT_CODES, State
+from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
-from goalrun.settings import LimitSettings, Loaded, load
+from goalrun.settings import Loaded, load
 from goalrun.wiring import (
     Running,
     Session,
@@ -102,11 +102,12 @@ def start(asked: Asked) -> int:
     goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
     loaded = load(place[0], goal_file, _override(asked.flags))
     objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
-    loaded = _with_checks(loaded, place, session)
+    loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
 
     # What cannot be isolated as asked is refused before anything exists.
     spec = make_spec("g-unnamed", objective, place, loaded.settings, session, force=asked.force)
     choose(spec, session.home.path)
+    _tell_who_works(spec, loaded)
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
         session,
@@ -149,6 +150,17 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
     return Loaded(settings, {**loaded.sources, "checks": "asked"})
 
 
+def _tell_who_works(spec: GoalSpec, loaded: Loaded) -> None:
+    """Before anything is spent: who works, if nobody said so, and what bounds the spend."""
+    if spec.worker.name == PLAIN_COMMAND:
+        return
+    if loaded.settings.worker is None:
+        note(f"worker: {spec.worker.name}, the first agent found here; choose with -w, see goalrun agents")
+    limits = spec.limits
+    if limits.max_usd is None and limits.max_tokens is None and limits.max_time is None:
+        note(f"no limit but {limits.max_turns} turns; set one with --max-usd, --max-tokens, --max-time or --max-turns")
+
+
 def _tell_what_is_left_out(session: Session, workspace: Path, deps: tuple[str, ...]) -> None:
     from goalrun.adapters.environment import path_for_checks
 
@@ -168,42 +180,9 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     if state.status is State.ACHIEVED:
         raise SpecError(f"goal {goal} is achieved; there is nothing to resume", hint="start a new goal")
     require_outside(Path(state.spec.workspace), session.home)
-    limits = _limits(state, changes)
-    _require_room(state, limits or state.spec.limits)
+    limits = after_resume(state, changes)
+    require_room(state, limits or state.spec.limits)
     return _go(session, goal, limits, how)
-
-
-def _limits(state: GoalState, changes: dict[str, str]) -> Limits | None:
-    if not changes:
-        return None
-    try:
-        return LimitSettings.model_validate(changed_limits(state.spec.limits.model_dump(), changes)).limits()
-    except ValidationError as failure:
-        problem = failure.errors(include_url=False)[0]
-        flag = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise SpecError(f"{flag}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from failure
-
-
-def _require_room(state: GoalState, limits: Limits) -> None:
-    """A goal whose limit is reached would end at once: say what to raise instead."""
-    usage = state.usage
-    reached = ""
-    if state.open is None and len(state.turns) >= limits.max_turns:
-        reached = f"{len(state.turns)} of {limits.max_turns} turns are used: add --max-turns +N"
-    elif limits.max_tokens is not None and usage.total_tokens is None and not limits.allow_unknown_spend:
-        reached = "not all tokens were reported: add --allow-unknown-spend, or --max-tokens none"
-    elif limits.max_usd is not None and usage.usd is None and not limits.allow_unknown_spend:
-        reached = "not every cost was reported: add --allow-unknown-spend, or --max-usd none"
-    elif limits.max_time is not None and usage.seconds >= limits.max_time:
-        reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used: add --max-time +TIME"
-    elif limits.max_tokens is not None and (usage.total_tokens or 0) >= limits.max_tokens:
-        reached = f"{usage.total_tokens} of {limits.max_tokens} tokens are used: add --max-tokens +N"
-    elif limits.max_usd is not None and (usage.usd or 0) >= limits.max_usd:
-        reached = f"{usage.usd} of {limits.max_usd} USD are used: add --max-usd +X"
-    if reached:
-        raise SpecError(
-            f"the limit of goal {state.spec.id} is reached", hint=f"goalrun resume {state.spec.id}; {reached}"
-        )
 
 
 def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:

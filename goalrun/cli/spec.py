@@ -3,11 +3,12 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from goalrun.adapters.agents import READERS
 from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
+from goalrun.adapters.agents.find import bad_find
 from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
@@ -183,7 +184,14 @@ def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str,
 def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
     if name not in known:
         raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join(known)}; or add [agents.{name}]")
-    return known[name]
+    agent = known[name]
+    for reads in (agent.reads, agent.judge_reads or agent.reads):
+        if reads not in {*READERS, "find"}:
+            near = ", ".join(sorted({*READERS, "find"}))
+            raise SpecError(f"agents.{name} reads {reads!r}, which nobody knows", hint=f"one of {near}")
+    if why := bad_find(agent.find):
+        raise SpecError(f"agents.{name}.find: {why}", hint="docs/agents.md says what it can hold")
+    return agent
 
 
 def _judges(settings: Settings, worker: AgentSpec, session: Session) -> tuple[AgentSpec, ...]:
@@ -239,37 +247,3 @@ def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> A
         env=agent.env,
         timeout=agent.judge_timeout,
     )
-
-
-def changed_limits(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
-    """Limits after a resume's flags: a value replaces, ``+value`` adds, ``none`` takes the limit away.
-
-    Raises:
-        SpecError: a value that is no number or duration.
-    """
-    from goalrun.core.spec import seconds
-
-    after = dict(before)
-    for name, text in changes.items():
-        timed = name in {"max_time", "turn_timeout", "check_timeout"}
-        plus = text.startswith("+")
-        if text == "none" and name in {"max_tokens", "max_usd", "max_time"}:
-            after[name] = None
-            continue
-        try:
-            value = float(str(seconds(text.removeprefix("+")))) if timed else _number(text.removeprefix("+"))
-        except ValueError as failure:
-            flag = "--" + name.replace("_", "-")
-            raise SpecError(f"{flag} {text!r}: {failure}", hint=f"{flag} +5 raises, {flag} 5 sets") from failure
-        after[name] = (before[name] or 0) + value if plus else value
-    return after
-
-
-def _number(text: str) -> float | int:
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            raise ValueError("not a number") from None

@@ -1,4 +1,4 @@
-"""The real coding agents, each pointed at the scripted model on loopback: with files in an empty home, and variables."""
+"""The real coding agents, each pointed at the scripted model on loopback: by files in an empty home, and variables."""
 
 import json
 import os
@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import tomli_w
+from agents.server import Edit, Limited, ModelServer, Say, Step
 from support import CHECK, CODE, FIXED, Done, Program, write
 
-from agents.server import Edit, Limited, ModelServer, Say, Step
 from goalrun.settings import preset_agents
 
 ALL = os.environ.get("GOALRUN_AGENTS_TESTS") == "all"
 """Every test of every agent; else the share that runs everywhere."""
 KEY = "goalrun-test-key-8d2f61c07b"
 FIX: tuple[Step, ...] = (Edit("shop.py", CODE, FIXED), Say("The discount is applied."))
+LIMITED = Limited(1)
 SECONDS = 110
 """For one run of goalrun. Some agents start slowly, and some try again for a while before they say what failed."""
 
@@ -50,7 +51,7 @@ class Agent:
     cost: bool = True
     session: str = ""
     fix: tuple[Step, ...] = FIX
-    limited: Limited = Limited(1)
+    limited: Limited = LIMITED
     slow: int = 60
     reset: bool = False
     judge: tuple[str, ...] | None = ()

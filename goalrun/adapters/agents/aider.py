@@ -10,8 +10,8 @@ from goalrun.adapters.agents.mini import LITELLM
 from goalrun.adapters.agents.said import Failure, Json, Output, Said, amount_at, count_at, text_at, tokens
 from goalrun.core.evidence import one_line
 
-_ANSWERED = re.compile(r"^Tokens: [\d.]+[kM]? sent, (?:[^\n]{0,80} )?[\d.]+[kM]? received\.", re.MULTILINE)
-"""What it prints after each answer."""
+_ANSWERED = re.compile(r"^Tokens: [\d.]+[kM]? sent, (?:[^\n]{0,80} )?[\d.]+[kM]? received\.[^\n]*", re.MULTILINE)
+"""What it prints after each answer; the cost stands in the same line, or in the next."""
 _BEGUN = re.compile(r"^Repo-map: .*(?:\nRestored previous conversation history\.)?$", re.MULTILINE)
 """What it prints last before the first one."""
 _ERROR = re.compile(r"^litellm\.(\w+): ", re.MULTILINE)

@@ -1,6 +1,7 @@
 """Calls an agent once: its command line filled in, its output kept, bounded and read."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,7 +20,10 @@ from goalrun.core.ports import AgentFailure
 from goalrun.core.spec import AgentSpec
 
 REPORT = "report"
-MAX_REPORT_CHARS = 4 << 20
+MAX_REPORT_BYTES = 4 << 20
+"""Of its head, and again of its tail."""
+_SESSION = re.compile(r"[A-Za-z0-9][\w.:-]{0,199}")
+"""It becomes a word of a command line, and the agent, or its model, chooses it."""
 VERDICT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -171,7 +175,7 @@ def _keep_report(written: Path, kept: Path, secrets: tuple[str, ...]) -> None:
     """The agent's own report, among what is kept of the call: bounded, without secrets, and no link to elsewhere."""
     with suppress(OSError):
         if written.is_file() and not written.is_symlink():
-            text = read_bounded(written, MAX_REPORT_CHARS, MAX_REPORT_CHARS)
+            text = read_bounded(written, MAX_REPORT_BYTES, MAX_REPORT_BYTES)
             write_whole(kept, redact(text, secrets))
 
 
@@ -184,9 +188,11 @@ def spent(agent: AgentSpec, said: Said, before: Session | None) -> tuple[Usage |
         before: the session as it was, if the run went on with it.
     """
     total, cached = said.usage, said.cached
-    session = (
-        Session(id=said.session, usage=total if said.cumulative else None, cached=cached) if said.session else None
-    )
+    counted, seen = (total, cached) if said.cumulative else (None, 0)
+    if total is None and before is not None and before.id == said.session:
+        # A run that tells nothing must not make the next one pay for the whole session.
+        counted, seen = before.usage, before.cached
+    session = Session(id=said.session, usage=counted, cached=seen) if _SESSION.fullmatch(said.session) else None
     usage = total
     if total is not None and said.cumulative and before is not None and before.usage is not None:
         usage, cached = total.minus(before.usage), max(0, cached - before.cached)

@@ -6,9 +6,10 @@ It has no codes for what failed (openai/codex#37676 asks for them): the fixed be
 import re
 import time
 
-from goalrun.adapters.agents.said import Failure, Json, Output, Said, count_at, text_at, tokens
+from goalrun.adapters.agents.said import Failure, Json, Output, Said, count_at, text_at, tokens, unpaid
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
+from goalrun.core.model import NOTHING_SPENT
 
 _RETRY = re.compile(r"Reconnecting\.\.\. (?:\d+/\d+|waiting for network) \((.*)\)", re.DOTALL)
 _STATUS = re.compile(r"(?:exceeded retry limit, last status: |unexpected status )(\d{3})\b")
@@ -28,13 +29,16 @@ def read_codex(output: Output) -> Said:
     end = _last(output, "turn.completed", "turn.failed")
     usage = end if text_at(end, "type") == "turn.completed" else None
     taken, given = count_at(usage, "usage", "input_tokens"), count_at(usage, "usage", "output_tokens")
+    failure = _failure(output, end)
+    # Items of this type are warnings; any other is of an answer, and so of an unknown spend.
+    silent = output.whole and all(text_at(item, "type") == "error" for item in items)
     return Said(
         text=texts[-1] if texts else "",
         session=text_at(_last(output, "thread.started"), "thread_id"),
-        usage=tokens(taken, given),
+        usage=NOTHING_SPENT if silent and unpaid(failure) else tokens(taken, given),
         cached=count_at(usage, "usage", "cached_input_tokens") or 0,
         cumulative=True,
-        failure=_failure(output, end),
+        failure=failure,
     )
 
 

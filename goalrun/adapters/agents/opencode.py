@@ -13,9 +13,11 @@ from goalrun.adapters.agents.said import (
     count_at,
     text_at,
     tokens,
+    unpaid,
 )
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
+from goalrun.core.model import NOTHING_SPENT
 
 _DENIED = "The user rejected permission to use this specific tool call."
 _SECONDS = re.compile(r"\d{1,9}")
@@ -31,12 +33,13 @@ def read_opencode(output: Output) -> Said:
     denials = tuple(text_at(tool, "tool") for tool in tools if text_at(tool, "state", "error") == _DENIED)
     # By itself it ends with status 0, or with an error: only then are these all of its steps.
     known = output.whole and (stopped or bool(errors) or output.exit_code == 0)
-    said = _spent(steps) if known else Said()
+    failure = _why(errors[-1]) if errors else None if stopped else _unfinished(output, denials)
+    said = Said(usage=NOTHING_SPENT) if known and not steps and unpaid(failure) else _spent(steps) if known else Said()
     return said._replace(
         text=_text(events),
         session=next((found for event in events if (found := text_at(event, "sessionID"))), ""),
         denials=denials,
-        failure=_why(errors[-1]) if errors else None if stopped else _unfinished(output, denials),
+        failure=failure,
     )
 
 

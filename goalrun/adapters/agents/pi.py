@@ -18,9 +18,11 @@ from goalrun.adapters.agents.said import (
     count_at,
     text_at,
     tokens,
+    unpaid,
 )
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
+from goalrun.core.model import NOTHING_SPENT
 
 _STATUS = re.compile(r"(?:(\d{3})\b|[\w.-]+ API error \((\d{3})\))")
 _CODEX = "Codex error: "
@@ -35,11 +37,14 @@ def read_pi(output: Output) -> Said:
     complete = ended and (output.whole or events is output.report)
     said = _spent(answers) if complete else Said()
     last = answers[-1] if answers else None
+    failure = _failure(last, output) if ended else _unfinished(output)
+    if complete and said.usage is None and all(unpaid(_failure(each, output)) for each in answers):
+        said = Said(usage=NOTHING_SPENT)
     return said._replace(
         text=_text(last),
         session=next((text_at(event, "id") for event in output.events if event.get("type") == "session"), ""),
         model=text_at(last, "model"),
-        failure=_failure(last, output) if ended else _unfinished(output),
+        failure=failure,
     )
 
 

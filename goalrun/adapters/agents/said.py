@@ -30,6 +30,11 @@ class Failure(NamedTuple):
     reset: float | None = None
 
 
+def unpaid(failure: Failure | None) -> bool:
+    """Whether the provider has not even taken the request: such a one costs nothing."""
+    return failure is not None and failure.kind in {"limited", "refused"}
+
+
 class Said(NamedTuple):
     """One run of an agent, as its output tells it.
 
@@ -130,7 +135,8 @@ def at(value: object, *keys: str | int) -> Any:  # noqa: ANN401 - whatever a JSO
 def text_at(value: object, *keys: str | int) -> str:
     """The text at a place; "" if there is none."""
     found = at(value, *keys)
-    return found if isinstance(found, str) else ""
+    # Half of a character, as JSON can name one, could not be written down.
+    return found.encode("utf-8", "replace").decode("utf-8") if isinstance(found, str) else ""
 
 
 def count_at(value: object, *keys: str | int) -> int | None:
