@@ -84,6 +84,20 @@ def read_result(folder: Path) -> dict[str, Any]:
     return shown
 
 
+def last_record(folder: Path) -> int:
+    """The number of a journal's last record.
+
+    Raises:
+        JournalCorrupt: it cannot be read.
+    """
+    path = folder / JOURNAL
+    try:
+        with closing(open_to_read(path)) as db:
+            return int(db.execute("SELECT max(seq) FROM record").fetchone()[0] or 0)
+    except sqlite3.Error as failure:
+        raise broken(path, failure) from failure
+
+
 def runner(folder: Path) -> int | None:
     """The pid of the living process that runs a goal."""
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -14,7 +14,7 @@ from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
-from goalrun.adapters.views import JOURNAL, read_result, runner
+from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
@@ -224,9 +224,11 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
         control.hint(how.hint)
     arguments = [] if limits is None else ["--limits", limits.model_dump_json()]
     log = folder / "runner.log"
+    before = last_record(folder)
     exit_status = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
     end = time.monotonic() + ANSWER_SECONDS
-    while runner(folder) is None and time.monotonic() < end:
+    # One that may not wait is sure of its workspace only once it has recorded its run.
+    while (last_record(folder) == before if how.no_wait else runner(folder) is None) and time.monotonic() < end:
         code = exit_status()
         ended = code is not None
         if code == WorkspaceBusy.exit_code:

@@ -14,6 +14,7 @@ import tomli_w
 from agents.server import Edit, Limited, ModelServer, Say, Step
 from support import CHECK, CODE, FIXED, Done, Program, write
 
+from goalrun.adapters.home import Home
 from goalrun.settings import preset_agents
 
 ALL = os.environ.get("GOALRUN_AGENTS_TESTS") == "all"
@@ -36,10 +37,12 @@ class Agent:
         cost: it names what a model costs, or its model's price is known.
         session: where it keeps its sessions, below the home folder; "" if it has none.
         fix: what the model does to fix the project.
+        hasty: variables by which the preset's own are replaced, so that it gives up soon.
         limited: a limit at which it gives up soon.
         slow: seconds after which it is not waited for any longer when it is limited.
         reset: it tells when a limit ends.
         judge: words that its judge needs beside those of the preset, in front of the last one; None if it has no judge.
+        tools: what its judge is offered all the same; none of them reaches the project.
         first: it is in the share that runs everywhere.
     """
 
@@ -51,10 +54,12 @@ class Agent:
     cost: bool = True
     session: str = ""
     fix: tuple[Step, ...] = FIX
+    hasty: Mapping[str, str] = field(default_factory=dict)
     limited: Limited = LIMITED
     slow: int = 60
     reset: bool = False
     judge: tuple[str, ...] | None = ()
+    tools: tuple[str, ...] = ()
     first: bool = False
 
 
@@ -77,17 +82,18 @@ OPENCODE = {
         }
     },
 }
-CODEX = """
-model = "scripted"
-model_provider = "mock"
-[model_providers.mock]
-name = "mock"
-base_url = "{url}/v1"
-env_key = "MOCK_API_KEY"
-wire_api = "responses"
-request_max_retries = 0
-stream_max_retries = 0
-"""
+INLINE = ", ".join(
+    f"{key}={json.dumps(value)}"
+    for key, value in {
+        "name": "mock",
+        "base_url": "{url}/v1",
+        "env_key": "MOCK_API_KEY",
+        "wire_api": "responses",
+        "request_max_retries": 0,
+        "stream_max_retries": 0,
+    }.items()
+)
+CODEX = f'model = "scripted"\nmodel_provider = "mock"\nmodel_providers.mock = {{{INLINE}}}\n'
 PI_MODELS = {
     "providers": {
         "mock": {
@@ -127,10 +133,11 @@ AGENTS = {
                 "IS_SANDBOX": "1",
             },
             model="claude-sonnet-4-5",
-            # Longer waits it does not sit out.
+            hasty={"CLAUDE_CODE_MAX_RETRIES": "0"},
             limited=Limited(3600),
             first=True,
             session=".claude/projects",
+            tools=("DeferredToolPlaceholder", "StructuredOutput"),
         ),
         Agent(
             "codex",
@@ -139,6 +146,9 @@ AGENTS = {
             cost=False,
             first=True,
             session=".codex/sessions",
+            # Its judge does not read config.toml.
+            judge=("-c", 'model="scripted"', "-c", 'model_provider="mock"', "-c", f"model_providers.mock={{{INLINE}}}"),
+            tools=("request_user_input", "view_image"),
         ),
         Agent(
             "opencode",
@@ -180,6 +190,7 @@ AGENTS = {
             files={".qwen/settings.json": json.dumps(QWEN)},
             model="gpt-4.1-mini",
             session=".qwen/projects",
+            tools=("get_goal", "structured_output", "update_goal"),
         ),
         Agent(
             "copilot",
@@ -211,6 +222,7 @@ AGENTS = {
             model="gpt-4.1-mini",
             judge=None,
             first=True,
+            hasty={"MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "1"},
         ),
     )
 }
@@ -242,7 +254,8 @@ class Machine(Program):
     def run(self, *arguments: str, cwd: Path | None = None) -> Done:
         """Run the program to its end."""
         known = self.home / "agents"
-        known.mkdir(0o700, parents=True, exist_ok=True)
+        Home(self.home).prepare()
+        known.mkdir(0o700, exist_ok=True)
         for name, content in _PROBED.items():
             (known / name).write_bytes(content)
         process = self.spawn(*arguments, cwd=cwd)
@@ -277,9 +290,12 @@ def machine(base: Path, project: Path, **agents: ModelServer) -> Machine:
         for path, text in agent.files.items():
             write(base / "home", {path: _filled(text, server, base)})
         environment |= {key: _filled(value, server, base) for key, value in agent.env.items()} | {agent.key: KEY}
+        preset = preset_agents()[name]
         if agent.judge:
-            words = preset_agents()[name].judge
-            configure(base, name, judge=[*words[:-1], *(_filled(w, server, base) for w in agent.judge), words[-1]])
+            words = [_filled(word, server, base) for word in agent.judge]
+            configure(base, name, judge=[*preset.judge[:-1], *words, preset.judge[-1]])
+        if agent.hasty:
+            configure(base, name, env={**preset.env, **agent.hasty})
     return Machine(base / "state", project, environment)
 
 
@@ -299,7 +315,8 @@ def start(program: Program, worker: str, *options: str) -> Done:
 def events(program: Program, kind: str) -> list[dict[str, Any]]:
     """What the journal of the only goal has of one kind."""
     lines = program.run("logs", "--json").out.splitlines()
-    return [event for line in lines if (event := json.loads(line)["event"])["kind"] == kind]
+    found = [json.loads(line).get("event", {}) for line in lines]
+    return [event for event in found if event.get("kind") == kind]
 
 
 def _filled(text: str, server: ModelServer, base: Path) -> str:

@@ -130,6 +130,7 @@ class ModelServer:
         self.requests: list[Request] = []
         self.closing = False
         self._script = tuple(script)
+        self._begun = 0
         self._background = re.compile(background, re.IGNORECASE | re.DOTALL)
         self._change = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -167,6 +168,11 @@ class ModelServer:
         with self._change:
             return [request for request in self.requests if request.kind == "main"]
 
+    def follow(self, script: Sequence[Step]) -> None:
+        """Go on with another script."""
+        with self._change:
+            self._script, self._begun = tuple(script), sum(each.kind == "main" for each in self.requests)
+
     def wait_for(self, count: int, seconds: float = 60) -> None:
         """Wait until the main conversation has sent so many requests."""
         with self._change:
@@ -184,7 +190,7 @@ class ModelServer:
             if wire is not None and self._is_background(wire, request.body):
                 request.kind = "background"
             elif wire is not None:
-                request.kind, step = "main", self._script[min(done, len(self._script) - 1)]
+                request.kind, step = "main", self._script[min(done - self._begun, len(self._script) - 1)]
             self._change.notify_all()
             return step, len(self.requests)
 

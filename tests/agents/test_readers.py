@@ -16,6 +16,7 @@ from goalrun.adapters.agents.model import read_model
 from goalrun.adapters.agents.opencode import read_opencode
 from goalrun.adapters.agents.pi import read_pi
 from goalrun.adapters.agents.said import Failure, Output, Said, objects, read_output
+from goalrun.core.model import NOTHING_SPENT
 
 STREAMS = Path(__file__).parent / "streams"
 PRESETS = Path(__file__).parents[2] / "config" / "agents"
@@ -98,11 +99,13 @@ def test_what_failed(agent: str, case: str) -> None:
 
 @pytest.mark.parametrize(("agent", "case"), EVERY)
 def test_usage_is_what_the_server_counted(agent: str, case: str) -> None:
-    """Or unknown: after a failure, and after a kill."""
+    """Or unknown: after a failure, and after a kill; a request that was not even taken has cost nothing."""
     said = READERS[agent](recorded(agent, case))
     failed = case in KINDS[agent] and case != "denied-ask"
     if failed:
-        assert said.usage is None
+        unpaid = KINDS[agent][case] in {"limited", "refused"}
+        assert said.usage == (NOTHING_SPENT if unpaid else None)
+        assert not unpaid or not any(cases(agent)[case]["usage"].values())
         return
     counted = [cases(agent)[each]["usage"] for each in (case, BEFORE.get((agent, case), "")) if each]
     assert said.usage is not None
@@ -110,6 +113,21 @@ def test_usage_is_what_the_server_counted(agent: str, case: str) -> None:
     assert said.usage.output_tokens == sum(each["output"] for each in counted)
     assert said.cached == sum(each["cached"] for each in counted)
     assert said.cumulative == (agent == "codex")
+
+
+def test_what_was_spent_before_a_limit_is_not_nothing() -> None:
+    limit = "exceeded retry limit, last status: 429 Too Many Requests"
+    run = {"type": "item.completed", "item": {"type": "command_execution"}}
+    failed = {"type": "turn.failed", "error": {"message": limit}}
+    assert read_codex(output(run, failed, exit_code=1)).usage is None
+    assert read_codex(output(failed, exit_code=1)).usage == NOTHING_SPENT
+    assert read_codex(output(failed, exit_code=1, whole=False)).usage is None
+    refused = {"type": "error", "error": {"name": "APIError", "data": {"statusCode": 401, "message": "no"}}}
+    step = {"type": "step_finish", "part": {"tokens": {"input": 5, "output": 1, "cache": {}}, "cost": 0.5}}
+    assert read_opencode(output(refused, exit_code=1)).usage == NOTHING_SPENT
+    spent = read_opencode(output(step, refused, exit_code=1)).usage
+    assert spent is not None
+    assert spent.total_tokens == 6
 
 
 @pytest.mark.parametrize("agent", sorted(KINDS))

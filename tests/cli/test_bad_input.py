@@ -66,7 +66,7 @@ def test_no_check_without_a_terminal_names_the_flag(program: Program) -> None:
         ((*OK, "--pass-env", "LD_PRELOAD"), ["LD_PRELOAD", "never passed on"]),
         ((*OK, "--judge-only"), ["--judge-only and --check"]),
         (("--worker-cmd", "true", "--judge-only"), ["needs a judge"]),
-        ((*OK, "-j", "codex"), ["cannot judge"]),
+        ((*OK, "-j", "mini"), ["cannot judge"]),
         ((*OK, "-j", "claude", "--judge-cmd", "true"), ["both a judge"]),
         ((*OK, "-w", "claude"), ["both a worker"]),
         ((*OK, "--no-such-flag"), ["--no-such-flag"]),
