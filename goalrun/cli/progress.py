@@ -24,7 +24,7 @@ from goalrun.core.events import (
 )
 from goalrun.core.evidence import count, one_line
 from goalrun.core.model import GoalState, Usage, VerificationReport
-from goalrun.core.spec import GoalSpec
+from goalrun.core.spec import AgentSpec, GoalSpec
 
 MAX_TAMPERS = 10
 
@@ -103,7 +103,7 @@ def _started(state: GoalState, stream: IO[str]) -> list[str]:
     return [
         f"{paint(spec.id, 'strong', stream)}  {one_line(spec.objective, 120)}",
         f"  workspace {one_line(spec.workspace, 400)}",
-        f"  worker {spec.worker.name}; {_judges(spec)}; limits {', '.join(budget)}",
+        f"  worker {_names(spec.worker)}; {_judges(spec)}; limits {', '.join(budget)}",
         f"  checks{live}: {checks}",
         f"  worker isolation: {state.worker_isolation}",
     ]
@@ -119,7 +119,11 @@ def _spent(usage: Usage | None) -> str:
 
 def _judges(spec: GoalSpec) -> str:
     """Who judges, in words."""
-    return "judge " + (" and ".join("/".join(agent.name for agent in judge.chain) for judge in spec.judges) or "none")
+    return "judge " + (" and ".join(map(_names, spec.judges)) or "none")
+
+
+def _names(agent: AgentSpec) -> str:
+    return ", else ".join(each.name for each in agent.chain)
 
 
 def _verification(report: VerificationReport, stream: IO[str]) -> list[str]:

@@ -97,9 +97,14 @@ def show_lines(result: Json) -> Iterator[str]:
     for record in result["turn_records"]:
         worker = record["worker"]
         yield (
-            f"turn {record['turn']:<8} worker {painted(worker['outcome'], sys.stdout)}, {seconds(worker['seconds'])}; "
+            f"turn {record['turn']:<8} worker {painted(worker['outcome'], sys.stdout)}, {seconds(worker['seconds'])}"
+            f"{spend(worker)}; "
             f"{count(record['changed_files'], 'file')} changed; snapshot {record['snapshot']['commit'][:12]}"
         )
+        if worker["model"] or worker["session"]:
+            yield f"  agent       {worker['agent']}, model {worker['model'] or '?'}, session {worker['session'] or '-'}"
+        for tool in worker["denials"]:
+            yield f"  denied      {one_line(tool)}"
         for edit in record["snapshot"].get("protected_edits", []):
             yield f"  put back    {one_line(edit['path'])} ({edit['kind']})"
         yield from verification_lines(record["verification"])

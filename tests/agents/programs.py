@@ -137,7 +137,7 @@ AGENTS = {
             limited=Limited(3600),
             first=True,
             session=".claude/projects",
-            tools=("DeferredToolPlaceholder", "StructuredOutput"),
+            tools=("StructuredOutput",),
         ),
         Agent(
             "codex",

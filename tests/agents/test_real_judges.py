@@ -1,7 +1,6 @@
 """The real agents as judges, with a scripted model: locked down, believed only word for word, and paid for."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ JUDGES = [name for name, agent in AGENTS.items() if agent.judge is not None]
 SHARE = JUDGES if ALL else ["claude", "codex"]
 only_all = pytest.mark.skipif(not ALL, reason="in the share that runs with GOALRUN_AGENTS_TESTS=all")
 NONCE = re.compile(r'nonce\\*": \\*"([\w-]+)')
-SECRET = "The marmalade is in the cellar."
-CONTEXT = dict.fromkeys(("AGENTS.md", "CLAUDE.md", "GEMINI.md", "QWEN.md", ".github/copilot-instructions.md"), SECRET)
-JudgeOf = Callable[[str], dict[str, Any]]
+RULE = "The marmalade is in the cellar."
+CONTEXT = dict.fromkeys(("AGENTS.md", "CLAUDE.md", "GEMINI.md", "QWEN.md", ".github/copilot-instructions.md"), RULE)
 
 
 def verdict(*, achieved: bool, reason: str = "the diff shows it") -> Answer:
@@ -58,7 +56,7 @@ def test_a_judge_that_agrees_is_locked_down_and_paid_for(name: str, tmp_path: Pa
             wire = wire_of(request.path)
             assert wire is not None
             assert sorted(tool.name for tool in declared(wire, request.body)) == list(agent.tools)
-            assert SECRET not in str(request.body)
+            assert RULE not in str(request.body)
         [record] = done.json["turn_records"]
         assert told(record["judgement"]["usage"]) == counted(server.usage)
     [kept] = [event["judgement"] for event in events(program, "judgement_finished")]
