@@ -37,8 +37,8 @@ HARNESS = (
     "conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "tox.toml", "setup.cfg",
     "pyproject.toml", "noxfile.py", ".coveragerc", ".coveragerc.toml", "mypy.ini", ".mypy.ini", "ruff.toml",
     ".ruff.toml", ".flake8", ".pylintrc", "pylintrc", "pyrightconfig.json", "sitecustomize.py", "usercustomize.py",
-    "*.pth", ".python-version", ".tool-versions", "mise.toml", ".mise.toml", "requirements*.txt", "uv.lock", "poetry.lock",
-    "pdm.lock", "Pipfile", "Pipfile.lock",
+    "*.pth", ".python-version", ".tool-versions", "mise.toml", ".mise.toml", "requirements*.txt", "uv.lock",
+    "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock",
     # JavaScript and TypeScript
     "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml",
     "pnpm-workspace.yaml", "bun.lock", "bun.lockb", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs",
@@ -74,9 +74,9 @@ LOCKS = ("*.lock", "*-lock.json", "*-lock.yaml", "go.sum", "go.work.sum", "npm-s
 """Written by test programs and package managers as they run."""
 RECORDED = (
     ".coverage", ".coverage.*", ".nyc_output/", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".eslintcache",
-    "*.tsbuildinfo", ".tox/", ".nox/",
+    "*.tsbuildinfo", ".tox/", ".nox/", ".fingerprint/", "*.o",
 )  # fmt: skip
-"""What tools note for their next run. Checks start without the worker's, which may be left around in all honesty."""
+"""What tools keep for their next run. Checks start without the worker's, which may be left around in all honesty."""
 LOADED = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytest.ini", ".pytest.ini", "pytest.toml")
 """Loaded by being there, also in the middle of a run."""
 
