@@ -129,7 +129,7 @@ class FakeWorker:
         return self.reports.get(task.turn, WorkerReport(outcome="ok", exit_code=0, usage=spent(10), seconds=60))
 
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
-        on_process("worker", PROCESS)
+        on_process("check", PROCESS)
         self.log.append(f"try {turn} {command}")
         return self.tries.pop(0)
 

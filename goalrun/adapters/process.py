@@ -194,12 +194,12 @@ def _finished(status: dict[str, Any], command: Command) -> Finished:
         raise ProcessFailure(f"{status['immortal']} processes of {command.argv[0]} cannot be killed")
     exit_code = status["status"]
     if command.status is not None and not status["timed_out"]:
-        inside = _launched(command.status, command)
+        inside = _launched(command.status, command, exit_code)
         exit_code = exit_code if inside is None else inside
     return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"])
 
 
-def _launched(record: Path, command: Command) -> int | None:
+def _launched(record: Path, command: Command, exit_code: int) -> int | None:
     """The exit status in a launcher's own record (bwrap(1), --json-status-fd); None if it became the command itself.
 
     Raises:
@@ -212,10 +212,15 @@ def _launched(record: Path, command: Command) -> int | None:
                 return int(found["exit-code"])
             if found.get("entered") is True:
                 return None
+    said = ""
     with suppress(OSError):
         said = " ".join(command.stdout.read_text(encoding="utf-8", errors="replace")[-500:].split())
-        raise ProcessFailure(f"the sandbox of a command could not be set up: {said}", hint="goalrun doctor")
-    raise ProcessFailure("the sandbox of a command could not be set up")
+    ended = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit status {exit_code}"
+    raise ProcessFailure(
+        f"the sandbox of a command could not be set up, or was lost: {command.argv[0]} {ended}"
+        + (f" after: {said}" if said else ""),
+        hint="goalrun doctor",
+    )
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

@@ -12,16 +12,10 @@ from typing import NamedTuple
 from goalrun.adapters import git
 from goalrun.adapters.files import private_folder, write_whole
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, Repository, as_file, entries, present, shown
+from goalrun.core.manifests import harness_changed, is_mixed_manifest
 from goalrun.core.mentions import mentioned
 from goalrun.core.model import Snapshot, Tamper
-from goalrun.core.protection import (
-    Change,
-    Finding,
-    Protection,
-    harness_changed,
-    is_mixed_manifest,
-    matches,
-)
+from goalrun.core.protection import Change, Finding, Protection, matches
 
 LINK = "120000"
 MAX_TEXT_BYTES = 1 << 20
@@ -146,8 +140,7 @@ class Trees(Repository):
         changed = [Change(path=entry.shown, before=True, after=present(entry.after)) for entry in entries(listing)]
         new = git.checked(["ls-files", "-z", "--others", "--", "."], folder, env).split(b"\0")
         changed += [Change(path=shown(path), before=False, after=True) for path in new if path]
-        protection = self.protection()
-        return [*touched, *(Tamper(path=each.path, kind="escaped") for each in changed if protection.escaped(each))]
+        return [*touched, *(Tamper(path=each.path, kind="escaped") for each in self.protection().escapes(changed))]
 
     def left_in(self, folder: Path) -> list[str]:
         """Paths in a materialised worktree that its tree does not have; a wholly new folder is one path."""

@@ -28,6 +28,15 @@ LIVE = "live"
 """What the level is called when checks run in the workspace itself: the worker's reach is theirs."""
 EXIT_STATUS_ALONE = "judged by exit status alone"
 NO_CANARY = "a test that has to fail did not, on the base"
+THRESHOLDS = {
+    "pytest": "Required test coverage of ",
+    "jest": " coverage threshold for ",
+    "vitest": " does not meet ",
+}
+"""Programs that can fail for what all tests together cover, and how they say so (pytest-cov, jest, vitest).
+
+A file that does not load is a failed test in their reports.
+"""
 TOKEN_LETTERS = "abcdefghijkmnopqrstuvwxyz"  # noqa: S105 - no password
 
 
@@ -83,7 +92,8 @@ class WorktreeVerifier:
             part = f"{label}/pass-{number}" if len(trees) > 1 else label
             checks, ran, escaped = self._run_all(tree, part, on_process)
             tampering += escaped
-            if any(check.outcome != "pass" for check in checks):
+            failed = [each for check, each in zip(checks, ran, strict=True) if check.outcome != "pass"]
+            if failed and (number == len(trees) or not all(map(self._lacks_tests, failed))):
                 break
         else:
             checks, forged = self._proven(checks, ran, trees[-1], label, on_process)
@@ -91,6 +101,18 @@ class WorktreeVerifier:
             if not tampering and not plan.tampering:
                 checks += self._hidden(trees[-1], label, on_process)
         return self._report(plan, checks, tampering, started)
+
+    def _lacks_tests(self, ran: Ran) -> bool:
+        """Whether a check without the worker's new tests fails for nothing but a threshold of coverage.
+
+        Every test of the base is seen to pass; what a threshold asks for is asked of all tests together.
+        """
+        result, floor = ran.result, self._floor.of(ran.result.command)
+        if ran.runner is None or ran.found is None or floor.weak or floor.unproven or result.exit_code != 1:
+            return False
+        if THRESHOLDS.get(ran.runner.name, "\0") not in result.excerpt or result.outcome != "fail":
+            return False
+        return not ran.found.counts.failed and ran.found.counts.passed > 0 and not baseline.compared(floor, ran.found)
 
     def _report(
         self,

@@ -72,7 +72,8 @@ class AgentWorker:
         (kept / "status").unlink(missing_ok=True)
         order = self._order(shell_command(command), "", kept, TRY_SECONDS, turn)
         plain = AgentSpec(name=PLAIN_COMMAND, command=order.words)
-        return call(plain, order, self._means, partial(on_process, "worker")).finished.exit_code == 0
+        # Nothing of the turn: were it killed, no worker would have been cut.
+        return call(plain, order, self._means, partial(on_process, "check")).finished.exit_code == 0
 
     def _call(self, task: Task, on_process: OnProcess, session: Session | None) -> tuple[Heard, Path]:
         agent = self._agent

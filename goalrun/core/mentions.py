@@ -4,23 +4,24 @@ Only what cannot be the product itself counts: a script that runs another one ma
 from script to script.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import chain
 from posixpath import basename, dirname, join, normpath
 
+from goalrun.core import commands, javascript
+from goalrun.core.makefiles import Make
 from goalrun.core.spec import Value
 
-MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 PYTEST_FILES = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", "tox.ini", "setup.cfg")
-MAX_FRAGMENTS = 100
-_SHELLS = re.compile(r"(?:^|[\s;&|(`@-])(?:(?:\S*/)?(?:bash|sh|dash|zsh)(?:\s+-\w+)*|source|\.)\s+([\w./-]+)")
-_COMPARED = re.compile(r"(?:^|[\s;&|(`])(?:diff|cmp)\s+([^;&|)\n]+)")
-_RULE = re.compile(r"^([^\s:#=][^:#=]*):(?![=:])([^#;=]*)(?:;(.*))?$")
-_INCLUDE = re.compile(r"^(?:-include|sinclude|include)\s+(.+)$")
+RUNNER_FILES = {"tox": ("tox.ini", "tox.toml", "setup.cfg", "pyproject.toml"), "nox": ("noxfile.py",)}
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"',\[])-p[\s\"',]+([A-Za-z_][\w.]*)")
 _PLUGIN_LIST = re.compile(r"pytest_plugins\s*=\s*([(\[]?[^)\]\n]*(?:\n[^)\]]*)?[)\]]?)")
+_SECTION = re.compile(r"^\[+([A-Za-z][^\]\[\"']*)\]+\s*$", re.MULTILINE)
+_OF_TOX = re.compile(r"tox|testenv|tool\.tox")
+_ARGUMENTS = re.compile(r"(?:.*/)?[^./]+|.*\.(?:cfg|ini|toml|txt)")
+_CALL = re.compile(r"\bsession\.\w+\(")
+_KEY = re.compile(r"^\s*[\w-]+\s*=|\{(?:toxinidir|tox_root)\}[/\\]?|[\[\](),]")
 Read = Callable[[str], str | None]
 
 
@@ -29,11 +30,13 @@ class Mentions(Value):
 
     Attributes:
         files: of the base; part of the checks.
-        absent: not in the base; if they appeared, the checks would mean something else.
+        absent: not in the base, some of them globs; if they appeared, the checks would mean something else.
+        made: not in the base: what the checks make, and would take for made if it was there.
     """
 
     files: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
 
 
 def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], read: Read) -> Mentions:
@@ -45,118 +48,62 @@ def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], rea
         base: every file of the base.
         read: the text of a file of the base; None where it is none.
     """
-    found: set[str] = set()
+    files: set[str] = set()
+    absent: set[str] = set()
+    make = Make(base, read)
+    lines = [(subfolder, check) for check in checks]
+    lines += [line for check in checks for line in javascript.lines_run(check, subfolder, base, read)]
     for check in checks:
-        words = set(re.split(r"[\s;&|()<>\"'`=]+", check))
-        if words & {"make", "gmake"}:
-            found.update(_make(check, subfolder, base, read))
-        if words & {"npm", "yarn", "pnpm", "npx", "bun"}:
-            found.update(_package_scripts(subfolder, read))
-        for script in words:
-            found.update(_expected(normpath(join(subfolder, script)), subfolder, base, read))
-        found.update(_compared(check, subfolder))
-    found.update(_plugins(checks, base, read))
+        make.follow(check, subfolder)
+        files.update(_of_runners(check, subfolder, read), _expected(check, subfolder, base, read))
+        absent |= commands.sourced(check, subfolder)
+    for folder, line in lines[len(checks) :]:
+        files.update(normpath(join(folder, word)) for word in commands.named_words(line) if "." in word)
+    nodes = (found for folder, line in lines for found in commands.modules_of_node(line, folder))
+    for meant in chain(nodes, javascript.files_configured(lines, base, read), _plugins(checks, subfolder, base, read)):
+        if not base.isdisjoint(meant):
+            files.update(meant)
+            absent.update(meant)
+    absent |= make.fragments
     return Mentions(
-        files=frozenset(found & base),
-        absent=frozenset(name for name in found - base if not name.startswith("..")),
+        files=frozenset((files | make.files) & base),
+        absent=frozenset(name for name in absent - base if not name.startswith("..")),
+        made=frozenset(make.targets - base),
     )
 
 
-def _make(check: str, subfolder: str, base: frozenset[str], read: Read) -> Iterator[str]:
-    """Fragments, the scripts of the recipes that the check runs, and the targets that a file could stand in for."""
-    arguments = re.split(r"\s+", check.partition("make")[2])
-    elsewhere = next((after for before, after in pairwise(arguments) if before == "-C"), "")
-    folder = normpath(join(subfolder, elsewhere)).removeprefix(".")
-    top = next((join(folder, name) for name in MAKEFILES if join(folder, name) in base), None)
-    if top is None:
-        return
-    lines: list[str] = []
-    for path, text in _fragments(top, folder, read):
-        yield path
-        lines += text.splitlines()
-    rules, phony, first = _rules(lines)
-    wanted = [word for word in arguments if word in rules] or ([first] if first else [])
-    seen: set[str] = set()
-    while wanted:
-        target = wanted.pop()
-        if target in seen:
-            continue
-        seen.add(target)
-        needs, recipe = rules.get(target, ([], []))
-        wanted += needs
-        if target not in phony and target in rules:
-            yield normpath(join(folder, target))
-        for line in recipe:
-            yield from (normpath(join(folder, script)) for script in _SHELLS.findall(line))
-            yield from _compared(line, folder)
+def _expected(check: str, subfolder: str, base: frozenset[str], read: Read) -> Iterator[str]:
+    """Expected results that the check compares with, or a script of it."""
+    yield from commands.compared(check, subfolder)
+    for word in set(commands.words(check)):
+        script = normpath(join(subfolder, word))
+        if script in base and (script.endswith((".sh", ".bash")) or "." not in basename(script)):
+            yield from commands.compared(read(script) or "", subfolder)
 
 
-def _fragments(path: str, folder: str, read: Read) -> Iterator[tuple[str, str]]:
-    """A makefile and what it includes, there or not."""
-    pending = [path]
-    seen: set[str] = set()
-    while pending and len(seen) < MAX_FRAGMENTS:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        text = read(name) or ""
-        yield name, text
-        for line in text.splitlines():
-            if (included := _INCLUDE.match(line.strip())) is not None:
-                pending += [normpath(join(folder, word)) for word in included[1].split() if "$" not in word]
+def _of_runners(check: str, subfolder: str, read: Read) -> Iterator[str]:
+    """Files that the commands of tox and nox name, where the check runs them."""
+    for runner in RUNNER_FILES.keys() & set(commands.words(check)):
+        for name in RUNNER_FILES[runner]:
+            path = normpath(join(subfolder, name))
+            text = read(path) or ""
+            lines = _CALL.split(text) if runner == "nox" else _lines_of_tox(text, whole=name == "tox.toml")
+            for line in lines:
+                plain = re.sub(r"\s+", " ", _KEY.sub(" ", line).replace('"', " ").replace("'", " ")).lstrip(" -!")
+                yield from (normpath(join(subfolder, word)) for word in commands.named_words(plain))
 
 
-def _rules(lines: list[str]) -> tuple[dict[str, tuple[list[str], list[str]]], set[str], str]:
-    """The rules of a makefile by target: prerequisites and recipe; what is phony; the first target."""
-    rules: dict[str, tuple[list[str], list[str]]] = {}
-    phony: set[str] = set()
-    first = ""
-    current: list[str] = []
-    for line in lines:
-        if line.startswith("\t"):
-            for target in current:
-                rules[target][1].append(line[1:])
-        elif (rule := _RULE.match(line)) is not None:
-            needs = rule[2].split()
-            current = [target for target in rule[1].split() if "%" not in target]
-            if ".PHONY" in current:
-                phony.update(needs)
-            for target in current:
-                known = rules.setdefault(target, ([], []))
-                known[0].extend(needs)
-                known[1].extend([rule[3]] if rule[3] else [])
-                first = first or (target if not target.startswith(".") else "")
-    return rules, phony, first
+def _lines_of_tox(text: str, *, whole: bool) -> Iterator[str]:
+    """The lines of tox's own sections; in ``tox.toml`` every section is."""
+    parts = _SECTION.split(text)
+    sections = zip(parts[1::2], parts[2::2], strict=True)
+    for body in [parts[0], *(body for name, body in sections if whole or _OF_TOX.match(name))]:
+        yield from body.splitlines()
 
 
-def _package_scripts(subfolder: str, read: Read) -> Iterator[str]:
-    """Files that the test scripts of package.json name."""
-    try:
-        scripts = json.loads(read(normpath(join(subfolder, "package.json"))) or "{}").get("scripts", {})
-        lines = [str(scripts[name]) for name in ("pretest", "test", "posttest") if name in scripts]
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return
-    for line in lines:
-        yield from (normpath(join(subfolder, word)) for word in re.split(r"[\s;&|()<>\"'`=]+", line) if "." in word)
-
-
-def _expected(script: str, subfolder: str, base: frozenset[str], read: Read) -> Iterator[str]:
-    """Expected results that a script of the check compares with."""
-    if script in base and (script.endswith((".sh", ".bash")) or "." not in basename(script)):
-        yield from _compared(read(script) or "", subfolder)
-
-
-def _compared(text: str, folder: str) -> Iterator[str]:
-    for operands in _COMPARED.findall(text):
-        for word in operands.split():
-            name = word.strip("\"'<>")
-            if re.fullmatch(r"[\w./-]+", name) and not name.startswith("-"):
-                yield normpath(join(folder, name))
-
-
-def _plugins(checks: tuple[str, ...], base: frozenset[str], read: Read) -> Iterator[str]:
-    """Modules of the workspace that pytest loads as plugins."""
+def _plugins(checks: tuple[str, ...], subfolder: str, base: frozenset[str], read: Read) -> Iterator[tuple[str, str]]:
+    """Modules of the workspace that pytest loads as plugins, each as a file and as a package."""
+    named = {normpath(join(subfolder, word)) for check in checks for word in commands.named_words(check)}
     names: set[str] = set()
     for check in checks:
         names.update(_PLUGIN_OPTION.findall(check))
@@ -165,13 +112,8 @@ def _plugins(checks: tuple[str, ...], base: frozenset[str], read: Read) -> Itera
         if name == "conftest.py":
             for listed in _PLUGIN_LIST.findall(read(path) or ""):
                 names.update(re.findall(r"[\"']([\w.]+)[\"']", listed))
-        elif name in PYTEST_FILES and dirname(path).count("/") < 2:  # noqa: PLR2004 - near the top
+        elif (path in named and _ARGUMENTS.fullmatch(path)) or (name in PYTEST_FILES and dirname(path).count("/") < 2):  # noqa: PLR2004 - near the top
             names.update(_PLUGIN_OPTION.findall(read(path) or ""))
     for module in names:
         path = module.replace(".", "/")
-        for top in ("", "src/", "tests/", "lib/"):
-            yield from (f"{top}{path}.py", f"{top}{path}/__init__.py") if _there(f"{top}{path}", base) else ()
-
-
-def _there(path: str, base: frozenset[str]) -> bool:
-    return f"{path}.py" in base or f"{path}/__init__.py" in base
+        yield from ((f"{top}{path}.py", f"{top}{path}/__init__.py") for top in ("", "src/", "tests/", "lib/"))

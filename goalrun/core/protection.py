@@ -5,16 +5,16 @@ slash matches in every folder, ``*`` stops at a slash, ``**`` does not, and a ma
 everything below it. Case does not matter: on some file systems ``Tests/`` is ``tests/``.
 """
 
-import json
 import re
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from posixpath import join, normpath
 from typing import Literal
 
+from goalrun.core import commands
 from goalrun.core.mentions import Mentions
 from goalrun.core.model import Tamper
 from goalrun.core.spec import Value, VerificationSpec
@@ -36,18 +36,18 @@ TEST_FILES = (
 HARNESS = (
     # Python
     "conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "tox.toml", "setup.cfg",
-    "pyproject.toml", "noxfile.py", ".coveragerc", "mypy.ini", ".mypy.ini", "ruff.toml", ".ruff.toml", ".flake8",
-    ".pylintrc", "pylintrc", "pyrightconfig.json", "sitecustomize.py", "usercustomize.py", "*.pth",
-    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", "requirements*.txt", "uv.lock", "poetry.lock",
-    "pdm.lock", "Pipfile", "Pipfile.lock",
+    "pyproject.toml", "noxfile.py", ".coveragerc", ".coveragerc.toml", "mypy.ini", ".mypy.ini", "ruff.toml",
+    ".ruff.toml", ".flake8", ".pylintrc", "pylintrc", "pyrightconfig.json", "sitecustomize.py", "usercustomize.py",
+    "*.pth", ".python-version", ".tool-versions", "mise.toml", ".mise.toml", "requirements*.txt", "uv.lock",
+    "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock",
     # JavaScript and TypeScript
     "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml",
     "pnpm-workspace.yaml", "bun.lock", "bun.lockb", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs",
     "bunfig.toml", "jest.config.*", "jest.setup.*", "jest-preset.*", "vitest.config.*", "vitest.workspace.*",
-    "vitest.setup.*", "vite.config.*", ".mocharc*", "mocha.opts", "babel.config.*", ".babelrc*", ".swcrc",
-    "ava.config.*", "playwright.config.*", "cypress.config.*", "karma.conf.*", "tsconfig*.json", "jsconfig.json",
-    ".eslintrc*", ".eslintignore", "eslint.config.*", "biome.json", "biome.jsonc", ".nvmrc", ".node-version",
-    ".nycrc*", ".c8rc*", "deno.json", "deno.jsonc", "deno.lock",
+    "vitest.projects.*", "vitest.setup.*", "vite.config.*", ".mocharc*", "mocha.opts", "babel.config.*", ".babelrc*",
+    ".swcrc", "ava.config.*", "playwright.config.*", "cypress.config.*", "karma.conf.*", "tsconfig*.json",
+    "jsconfig.json", ".eslintrc*", ".eslintignore", "eslint.config.*", "biome.json", "biome.jsonc", ".nvmrc",
+    ".node-version", ".nycrc*", ".c8rc*", "deno.json", "deno.jsonc", "deno.lock",
     # Rust
     "Cargo.toml", "Cargo.lock", ".cargo/", "rust-toolchain", "rust-toolchain.toml", "clippy.toml", ".clippy.toml",
     "nextest.toml",
@@ -67,12 +67,17 @@ HARNESS = (
 
 ANYWHERE = (
     "conftest.py", "sitecustomize.py", "usercustomize.py", "sitecustomize/", "usercustomize/", "*.pth", ".goalrun/",
-    ".cargo/", ".npmrc",
+    ".cargo/", ".npmrc", "site-packages/",
 )  # fmt: skip
 """Harness names that are refused even in folders that the worker made: they act on what lies around them."""
 
 LOCKS = ("*.lock", "*-lock.json", "*-lock.yaml", "go.sum", "go.work.sum", "npm-shrinkwrap.json", "bun.lockb")
 """Written by test programs and package managers as they run."""
+RECORDED = (
+    ".coverage", ".coverage.*", ".nyc_output/", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".eslintcache",
+    "*.tsbuildinfo", ".tox/", ".nox/", ".fingerprint/", "*.o",
+)  # fmt: skip
+"""What tools keep for their next run. Checks start without the worker's, which may be left around in all honesty."""
 LOADED = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytest.ini", ".pytest.ini", "pytest.toml")
 """Loaded by being there, also in the middle of a run."""
 
@@ -95,27 +100,6 @@ SYSTEM_PROGRAMS = frozenset(
 )  # fmt: skip
 """A check that puts a folder on PATH would run a new file of such a name in the place of the system's program."""
 MODULE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so"})
-
-LOOKS_ONLY = frozenset(
-    {"test", "[", "[[", "grep", "egrep", "fgrep", "rg", "compileall", "py_compile", "mypy", "pyright", "ruff", "black",
-     "isort", "flake8", "pylint", "eslint", "prettier", "tsc", "shellcheck", "gofmt", "rustfmt"}
-)  # fmt: skip
-"""Commands whose operands are the thing that is checked, not a part of the check."""
-
-FREE_TABLES: Mapping[str, frozenset[str]] = {
-    "pyproject.toml": frozenset(
-        {"project", "build-system", "dependency-groups", "tool.poetry", "tool.uv", "tool.pdm", "tool.setuptools",
-         "tool.flit"}
-    ),
-    "package.json": frozenset(
-        {"name", "version", "private", "description", "keywords", "license", "author", "contributors", "repository",
-         "homepage", "bugs", "main", "module", "browser", "types", "typings", "bin", "files", "engines",
-         "dependencies", "devDependencies", "peerDependencies", "optionalDependencies"}
-    ),
-    "cargo.toml": frozenset({"package", "dependencies", "dev-dependencies", "build-dependencies", "features"}),
-}  # fmt: skip
-"""Tables of mixed manifests that follow the worker once ``--may-change`` names the file; the rest is harness."""
-_CARGO_HARNESS = ("autotests", "autobins", "autoexamples", "autobenches", "build", "links")
 
 
 @lru_cache(maxsize=4096)
@@ -172,15 +156,18 @@ class Change(Value):
 
 
 class Finding(Value):
-    """What an edit of a path means: ``restore`` undoes it for the checks, ``extra`` only tests around it."""
+    """What an edit of a path means.
+
+    The checks run without it; with ``extra`` they also run once with it. ``left_out`` and ``extra`` are no tampering.
+    """
 
     path: str
-    kind: Literal["modified", "deleted", "added", "shadow", "extra"]
+    kind: Literal["modified", "deleted", "added", "shadow", "extra", "left_out"]
 
     @property
     def tamper(self) -> Tamper | None:
-        """The edit as tampering; None for an addition that may stay."""
-        return None if self.kind == "extra" else Tamper(path=self.path, kind=self.kind)
+        """The edit as tampering; None where it is none."""
+        return None if self.kind in {"extra", "left_out"} else Tamper(path=self.path, kind=self.kind)
 
 
 class Protection(Value):
@@ -203,8 +190,12 @@ class Protection(Value):
     @cached_property
     def named(self) -> frozenset[str]:
         """Files that a check's command names: scripts, tests and expected results are part of the check."""
-        words = {word for check in self.checks for word in _named_words(check)}
-        return frozenset(normpath(join(self.subfolder, word.split("::")[0])) for word in words)
+        return frozenset(
+            normpath(join(place, word.split("::")[0]))
+            for check in self.checks
+            for place in commands.places(check, self.subfolder)
+            for word in commands.named_words(check)
+        )
 
     @property
     def only_named(self) -> tuple[str, ...]:
@@ -236,23 +227,35 @@ class Protection(Value):
         path = change.path
         if matches(path, self.spec.may_change):
             return None
+        if path in self.mentions.made or matches(path, RECORDED):
+            return Finding(path=path, kind="left_out")
         if change.before:
             kind: Literal["modified", "deleted"] = "modified" if change.after else "deleted"
             return Finding(path=path, kind=kind) if self._protected(path) else None
         return self._addition(path)
 
-    def escaped(self, change: Change) -> bool:
-        """Whether a change that was made while checks ran can have changed what they mean.
+    def escapes(self, changes: Sequence[Change]) -> list[Change]:
+        """The changes, all made while checks ran, that can have changed what the checks mean.
 
-        Test programs write files: new ones count only where they would be loaded, locks never do.
+        Test programs write files: new ones count only where they would be loaded, locks and caches never do, nor does
+        an environment that a check makes for itself.
         """
+        files = [PurePosixPath(change.path) for change in changes if not change.before]
+        made = {str(file.parent) for file in files if file.name == "pyvenv.cfg"} - self.base_folders
+        return [change for change in changes if self._escaped(change, made)]
+
+    def _escaped(self, change: Change, environments: set[str]) -> bool:
         finding = self.finding(change)
-        if not change.before and self._in_frozen(change.path):
-            # A link to the frozen copy, or what tools write there.
+        if finding is None or finding.tamper is None or matches(change.path, (*LOCKS, "__pycache__/")):
             return False
-        if finding is None or matches(change.path, LOCKS) or matches(change.path, ("__pycache__/",)):
+        if change.before:
+            return True
+        # A link to the frozen copy, or what tools write there.
+        if self._in_frozen(change.path) or any(
+            str(each) in environments for each in PurePosixPath(change.path).parents
+        ):
             return False
-        return change.before or finding.kind == "shadow" or matches(change.path, LOADED)
+        return finding.kind == "shadow" or matches(change.path, LOADED)
 
     def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
@@ -264,7 +267,7 @@ class Protection(Value):
             return Finding(path=path, kind="added")
         if matches(path, HARNESS) and self._beside_base(path):
             return Finding(path=path, kind="added")
-        if self._in_frozen(path) or self._shadows(path) or path in self.mentions.absent:
+        if self._in_frozen(path) or self._shadows(path) or self._stands_in(path):
             return Finding(path=path, kind="shadow")
         extra = (in_test_root(path) or matches(path, TEST_FILES)) and path not in self.named
         return Finding(path=path, kind="extra") if extra else None
@@ -281,6 +284,10 @@ class Protection(Value):
         """Where the base has files of its own, checks get those of the snapshot."""
         return tuple(folder for folder in self.frozen if folder not in self.base_folders | self.base_files)
 
+    def _stands_in(self, path: str) -> bool:
+        """Whether a check would read an added file that was not there before."""
+        return any(path == name or fnmatchcase(path, name) for name in self.mentions.absent)
+
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""
         pure = PurePosixPath(path)
@@ -294,6 +301,9 @@ class Protection(Value):
 
     def _eclipses(self, part: PurePosixPath) -> bool:
         stem = part.name.split(".")[0]
+        if not stem:
+            # Nothing is imported by such a name.
+            return False
         if str(part.parent) in {".", "src", "lib"} and str(part) not in self.base_folders and stem in TAKEN_MODULES:
             return True
         module, package = str(part.with_name(f"{stem}.py")), str(part.with_name(stem))
@@ -304,50 +314,6 @@ class Protection(Value):
         return module in self.base_files
 
 
-def _named_words(check: str) -> Iterator[str]:
-    """The words of a check that may name files, without what its commands merely look at."""
-    for command in re.split(r"[;&|\n()`]+|\$\(", check):
-        words = [word for word in re.split(r"[\s<>\"'=]+", command) if word]
-        greps = bool(words) and words[0].endswith(("grep", "rg"))
-        patterns = greps and any(word == "-f" or word.startswith("--file") for word in words)
-        module = words[2] if words[1:2] == ["-m"] and len(words) > 2 else ""  # noqa: PLR2004 - python -m MODULE
-        if patterns or not (words and {words[0], module} & LOOKS_ONLY):
-            yield from words
-
-
 def in_test_root(path: str) -> bool:
     """Whether a path is, or lies in, a folder of tests."""
     return any(part in TEST_ROOTS for part in path.casefold().split("/")[:-1])
-
-
-def harness_changed(path: str, base: bytes, now: bytes) -> bool:
-    """Whether a mixed manifest differs in more than the tables that ``--may-change`` frees.
-
-    What cannot be read counts as changed.
-    """
-    name = PurePosixPath(path).name.casefold()
-    free = FREE_TABLES.get(name)
-    if free is None:
-        return False
-    try:
-        return _harness(name, base, free) != _harness(name, now, free)
-    except (ValueError, RecursionError):
-        return True
-
-
-def is_mixed_manifest(path: str) -> bool:
-    """Whether a file mixes product and harness."""
-    return PurePosixPath(path).name.casefold() in FREE_TABLES
-
-
-def _harness(name: str, content: bytes, free: frozenset[str]) -> dict[str, object]:
-    text = content.decode("utf-8")
-    data = json.loads(text) if name == "package.json" else tomllib.loads(text)
-    tool = data.pop("tool", {}) if name == "pyproject.toml" and isinstance(data, dict) else {}
-    if not isinstance(data, dict) or not isinstance(tool, dict):
-        raise ValueError("not a table")  # noqa: TRY004 - content, not a programmer's mistake
-    kept = {key: value for key, value in data.items() if key not in free}
-    kept.update({f"tool.{key}": value for key, value in tool.items() if f"tool.{key}" not in free})
-    if name == "cargo.toml" and isinstance(data.get("package"), dict):
-        kept["package"] = {key: data["package"].get(key) for key in _CARGO_HARNESS}
-    return kept

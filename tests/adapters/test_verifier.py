@@ -211,7 +211,9 @@ def test_protected_paths_are_as_in_the_base_and_the_turn_is_tampered(top: Path) 
 
 def test_a_goal_without_checks_is_still_looked_at_for_tampering(top: Path) -> None:
     desk = Desk(top, "true")
-    desk.spec = GoalSpec.model_validate({**dict(desk.spec), "judges": ({"name": "j", "command": ("j",)},), "checks": ()})
+    desk.spec = GoalSpec.model_validate(
+        {**dict(desk.spec), "judges": ({"name": "j", "command": ("j",)},), "checks": ()}
+    )
     runner = CheckRunner(desk.spec, desk.folder, ProcessSandbox(top, os.environ["PATH"]), {}, (), lambda: None)
     verifier = WorktreeVerifier(desk.spec, desk.store, desk.folder, runner, "process")
     assert verifier.verify(desk.store.snapshot("turn-1"), "turn-1", unrecorded).outcome == "weak_pass"

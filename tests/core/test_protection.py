@@ -5,15 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goalrun.core.manifests import harness_changed, is_mixed_manifest
 from goalrun.core.model import Tamper
 from goalrun.core.protection import (
     Change,
     Finding,
     Protection,
     bad_glob,
-    harness_changed,
     in_test_root,
-    is_mixed_manifest,
     matches,
 )
 from goalrun.core.spec import VerificationSpec

@@ -8,17 +8,23 @@ from goalrun.adapters.reports.found import Found, read_whole
 from goalrun.adapters.reports.junit import read_junit
 
 CANARY = "\n\ndef test_{name}() -> None:\n    assert {left} == {right}\n"
+_VALUES = frozenset({
+    "--concurrency", "--context", "--data-file", "--debug", "--include", "--omit", "--rcfile", "--save-signal",
+    "--source", "--source-dirs", "--source-pkgs",
+})  # fmt: skip
+"""Options of ``coverage run`` whose value is a word of its own."""
 
 
 class Pytest:
-    """``pytest …``, ``py.test …`` or ``python -m pytest …``."""
+    """``pytest …``, ``py.test …``, ``python -m pytest …``, and ``coverage run … -m pytest …``."""
 
     name = "pytest"
 
     def prepare(self, words: Sequence[str], start: Path, report: Path) -> list[str] | None:
         """See ``found.Runner``."""
         del start
-        if "--" in words or not (runs_module(words, "pytest") or Path(words[0]).name in {"pytest", "py.test"}):
+        runs = runs_module(words, "pytest") or Path(words[0]).name in {"pytest", "py.test"} or _measures(words)
+        if "--" in words or not runs:
             return None
         return [*words, f"--junitxml={report}", "-o", "junit_family=xunit2"]
 
@@ -40,6 +46,17 @@ class Pytest:
                     file.write(CANARY.format(name=token, **numbers))
                 return f"{_module_of(path, module)}::test_{token}"
         return None
+
+
+def _measures(words: Sequence[str]) -> bool:
+    """Whether a command is ``coverage run``, perhaps with options, of pytest (coverage.readthedocs.io, "Execution")."""
+    start = words.index("coverage") if runs_module(words, "coverage") else 0
+    if Path(words[start]).name != "coverage" or list(words[start + 1 : start + 2]) != ["run"]:
+        return False
+    rest = list(words[start + 2 :])
+    while rest and rest[0].startswith("-") and rest[0] not in {"-m", "--module"}:
+        del rest[: 2 if rest[0] in _VALUES else 1]
+    return rest[1:2] == ["pytest"]
 
 
 def runs_module(words: Sequence[str], module: str) -> bool:
