@@ -211,6 +211,25 @@ def test_a_worker_that_waits_for_a_command_is_called_when_it_succeeds() -> None:
     assert world.done("try ") == ["try 1 test -f done"] * 4
 
 
+def test_a_crash_while_a_command_is_waited_for_keeps_the_wait_and_the_spend() -> None:
+    world = World(goal(max_turns=1), {"base": RED})
+    world.worker.answers = [DONE.model_copy(update={"wait_for": "test -f done"}), DONE]
+    world.worker.tries = [False, True]
+    idle = world.clock.idle
+
+    def killed(seconds: float) -> None:
+        world.clock.idle = idle  # type: ignore[method-assign]
+        assert seconds == 5
+        raise Killed
+
+    world.clock.idle = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        world.run()
+    state = world.run()
+    assert (state.status, state.usage.total_tokens) == (State.ACHIEVED, 20)
+    assert len(world.done("try ")) == 2
+
+
 def test_waiting_for_ever_is_a_turn_like_any_other() -> None:
     world = World(goal(max_turns=1), {"base": RED, "tree-1": RED})
     world.worker.answers = [DONE.model_copy(update={"wait_for": "1s"})] * 30
