@@ -56,7 +56,7 @@ class Agent:
     fix: tuple[Step, ...] = FIX
     hasty: Mapping[str, str] = field(default_factory=dict)
     limited: Limited = LIMITED
-    slow: int = 60
+    slow: int = 90
     reset: bool = False
     judge: tuple[str, ...] | None = ()
     tools: tuple[str, ...] = ()
@@ -191,6 +191,8 @@ AGENTS = {
             model="gpt-4.1-mini",
             session=".qwen/projects",
             tools=("get_goal", "structured_output", "update_goal"),
+            # As a judge it sees none of its settings, and tries for many minutes.
+            slow=40,
         ),
         Agent(
             "copilot",
@@ -259,7 +261,10 @@ class Machine(Program):
         for name, content in _PROBED.items():
             (known / name).write_bytes(content)
         process = self.spawn(*arguments, cwd=cwd)
-        out, err = process.communicate(timeout=SECONDS)
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
         _PROBED.update((file.name, file.read_bytes()) for file in known.glob("*.json"))
         return Done(process.returncode, out, err)
 

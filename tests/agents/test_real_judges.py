@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents.programs import AGENTS, ALL, FIX, LIMITED, Machine, events, machine, require
+from agents.programs import AGENTS, ALL, FIX, Machine, configure, events, machine, require
 from agents.server import Answer, Limited, ModelServer, Say
 from agents.wires import Usage, declared, wire_of
 from support import CHECK, GOOD_WORKER, Done, write
@@ -97,10 +97,10 @@ def test_a_judge_without_a_verdict_is_an_error_that_can_be_resumed(name: str, tm
 @pytest.mark.parametrize("name", JUDGES)
 def test_a_judge_that_is_limited(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
-    if agent.limited is LIMITED and name == "aider":
-        pytest.skip("aider tries for more than a minute, and a judge's time is not shortened")
     with ModelServer([agent.limited]) as server:
-        done = judged(machine(tmp_path, project, **{name: server}), name, options=("--no-wait-quota",))
+        program = machine(tmp_path, project, **{name: server})
+        configure(tmp_path, name, judge_timeout=agent.slow)
+        done = judged(program, name, options=("--no-wait-quota",))
     assert (done.code, done.json["state"], done.json["turns"]) == (10, "rate_limited", 0), done
     assert f"{name} has reached its provider's limit" in done.json["detail"]
 

@@ -19,6 +19,8 @@ _TAIL = 4_000
 _GONE = "No conversation found with session ID"
 _QWEN_ERROR = re.compile(r"\[API Error: (?:(\d{3})\b)?")
 """How qwen begins what its provider failed at: its own words, in a field of its own."""
+_QWEN_WAIT = re.compile(r"^Retrying in \d+s \(attempt \d+/\d+\): (\[API Error: (\d{3})\b.*)$", re.MULTILINE)
+"""What qwen writes to standard error before it waits a minute and more, up to 10 times."""
 
 
 def read_claude(output: Output) -> Said:
@@ -164,6 +166,9 @@ def _qwen_failure(output: Output, result: Json | None) -> Failure | None:
     if failure is None:
         return None
     if result is None:
+        waits = list(_QWEN_WAIT.finditer(output.errors))
+        if waits:
+            return Failure(by_status(int(waits[-1][2])), one_line(waits[-1][1], 500))
         gone = _complains(output, "No saved session found with ID")
         return failure._replace(kind="session") if gone else failure
     error = _QWEN_ERROR.match(failure.message)
