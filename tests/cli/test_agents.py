@@ -32,7 +32,7 @@ def agent(program: Program, name: str, body: str, **more: str) -> None:
     write(file.parent, {file.name: before + text})
 
 
-def start(program: Program, *arguments: str, check: str = CHECK) -> list[str]:
+def start(*arguments: str, check: str = CHECK) -> list[str]:
     return ["start", "make tests pass", "-c", check, "-j", "none", "--json", *arguments]
 
 
@@ -41,7 +41,7 @@ SPENT = 'echo \'{"text": "done", "model": "m-1", "session": "s-1", "usage": {"in
 
 def test_what_an_agent_says_is_in_the_result(program: Program) -> None:
     agent(program, "mine", f"{GOOD_WORKER}; {SPENT}; {SPENT}")
-    done = program.run(*start(program, "-w", "mine"))
+    done = program.run(*start("-w", "mine"))
     assert (done.code, done.json["state"]) == (0, "achieved")
     worker = done.json["turn_records"][0]["worker"]
     assert (worker["agent"], worker["model"], worker["session"]) == ("mine", "m-1", "s-1")
@@ -52,14 +52,14 @@ def test_what_an_agent_says_is_in_the_result(program: Program) -> None:
 
 def test_a_limit_without_waiting_is_10_and_costs_no_turn(program: Program) -> None:
     agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
-    done = program.run(*start(program, "-w", "mine", "--no-wait-quota"))
+    done = program.run(*start("-w", "mine", "--no-wait-quota"))
     assert (done.code, done.json["state"], done.json["turns"]) == (10, "rate_limited", 0)
     assert "asked again at 2100-01-01" in done.json["detail"]
 
 
 def test_a_limit_is_waited_for_seen_and_can_be_stopped(program: Program) -> None:
     agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
-    process = program.spawn(*start(program, "-w", "mine"))
+    process = program.spawn(*start("-w", "mine"))
     wait_until(lambda: [goal for goal in program.goals() if goal["state"] == "rate_limited"], "the goal waits")
     (goal,) = program.goals()
     assert goal["pid"] == process.pid
@@ -71,7 +71,7 @@ def test_a_limit_is_waited_for_seen_and_can_be_stopped(program: Program) -> None
 def test_another_agent_stands_in(program: Program) -> None:
     agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
     agent(program, "other", f"{GOOD_WORKER}; {SPENT}")
-    done = program.run(*start(program, "-w", "mine,other"))
+    done = program.run(*start("-w", "mine,other"))
     assert (done.code, done.json["turns"]) == (0, 1)
     assert done.json["turn_records"][0]["worker"]["agent"] == "other"
     assert "worker mine, else other" in done.err
@@ -90,7 +90,7 @@ def test_a_wait_for_something_outside_burns_no_turn(program: Program, tmp_path: 
 
 def test_a_spend_limit_ends_the_goal_and_can_be_raised(program: Program) -> None:
     agent(program, "mine", 'date +%N > moving; echo \'{"usage": {"in": 90, "out": 10}, "usd": 0.5}\'')
-    done = program.run(*start(program, "-w", "mine", "--max-usd", "1.2", "--stuck-after", "0", check="false"))
+    done = program.run(*start("-w", "mine", "--max-usd", "1.2", "--stuck-after", "0", check="false"))
     assert (done.code, done.json["state"], done.json["turns"]) == (4, "budget_exceeded", 3)
     assert done.json["usage"]["usd"] == pytest.approx(1.5)
     again = program.run("resume", "--max-usd", "+1", "--json")
@@ -105,7 +105,7 @@ def test_an_unknown_agent_reader_or_path_is_refused_before_anything_is_spent(pro
         ('reads = "find"\nfind = { text = "(" }', ["text"]),
     ):
         write(config.parent, {config.name: f'[agents.mine]\ncommand = ["true"]\n{text}\n'})
-        done = program.run(*start(program, "-w", "mine"))
+        done = program.run(*start("-w", "mine"))
         assert done.code == 2, done.err
         assert all(word in done.err for word in words), done.err
     assert program.goals() == []
