@@ -18,12 +18,11 @@ _EVERYWHERE = frozenset(
 )
 _SHORT = {"t": ("test",), "tst": ("test",), "ci": ("install", "prepare"), "i": ("install", "prepare"),
           "install": ("prepare",)}  # fmt: skip
-CONFIGURATIONS = (
-    "jest.config.*", "vitest.config.*", "vitest.workspace.*", "vitest.projects.*", "vite.config.*", ".mocharc*",
-    "package.json",
-)  # fmt: skip
 MAX_FILES = 100
 MAX_VALUE = 10_000
+_CONFIGURATION = re.compile(
+    r"(?:.*/)?(?:(?:jest|vitest|vite)\.config\..*|vitest\.(?:workspace|projects)\..*|\.mocharc.*|package\.json)"
+)
 _NAMED = re.compile(r"\s(?:-c|--config|--package)[\s=]+[\"']?([\w./@-]+)")
 _KEY = re.compile(
     r"(?<![\w.$/-])[\"']?(setupFiles(?:AfterEnv)?|globalSetup|globalTeardown|reporters?|transform|resolver"
@@ -61,9 +60,7 @@ def lines_run(check: str, subfolder: str, base: frozenset[str], read: Read) -> I
 
 def _packages(words: set[str], subfolder: str, base: frozenset[str]) -> list[str]:
     """Folders of packages whose scripts a command may run: the nearest one, those that it names, or all."""
-    folders = sorted(
-        (dirname(path) for path in base if basename(path) == "package.json"), key=lambda each: each.count("/")
-    )
+    folders = sorted((dirname(path) for path in base if basename(path) == "package.json"), key=len)
     nearest = [each for each in folders if f"{subfolder}/".startswith(f"{each}/" if each else "")]
     named = {normpath(join(subfolder, word)) for word in words}
     return [each for each in folders if each in nearest[-1:] or each in named or words & _EVERYWHERE][:MAX_FILES]
@@ -86,8 +83,7 @@ def files_configured(lines: Iterable[tuple[str, str]], base: frozenset[str], rea
         base: every file of the base.
         read: the text of a file.
     """
-    pending = [path for path in base if any(fnmatchcase(basename(path), each) for each in CONFIGURATIONS)]
-    pending = sorted(pending, key=lambda path: (path.count("/"), path))[:MAX_FILES]
+    pending = sorted(filter(_CONFIGURATION.fullmatch, base), key=lambda path: (path.count("/"), path))[:MAX_FILES]
     pending += [normpath(join(folder, name)) for folder, line in lines for name in _NAMED.findall(line)]
     seen: set[str] = set()
     while pending and len(seen) < 2 * MAX_FILES:

@@ -1,20 +1,18 @@
 """make: what a check that runs it is made of (gnu.org, "GNU make"). Pure.
 
-Fragments, scripts of the recipes that run, makefiles in other folders. Variables are followed as far as they are
-plain; functions but ``wildcard``, and conditions, are not.
+Variables are followed as far as they are plain; functions but ``wildcard``, and conditions, are not.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import filter as matching
-from itertools import chain
 from posixpath import join, normpath
 
 from goalrun.core import commands
 
 MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 MAX_FRAGMENTS = 100
-MAX_ROUNDS, MAX_LINE = 5, 10_000
+MAX_ROUNDS, MAX_LINE = 5, 100_000
 _MAKE = re.compile(r"(?:^|[\s;&|(@`+-])(?:\S*/)?g?make(?=[\s;&|)`]|$)([^;&|\n)`]*)")
 _FOLDER = re.compile(r"\s(?:-[bBdeiknpqrRsStvw]*C\s*|--directory[\s=]\s*)[\"']?([^\s\"']+)")
 _FILE = re.compile(r"\s(?:-[bBdeiknpqrRsStvw]*f\s*|--(?:make)?file[\s=]\s*)[\"']?([^\s\"']+)")
@@ -23,6 +21,7 @@ _INCLUDE = re.compile(r"^(?:-include|sinclude|include)\s+(.+)$")
 _ASSIGNED = re.compile(r"^(?:(?:export|override)\s+)*([\w.-]+)\s*(:{0,3}|[?+])=\s*([^#]*)")
 _REFERENCE = re.compile(r"\$[({]([\w.-]+)[)}]")
 _WILDCARD = re.compile(r"\$[({]wildcard\s+([^(){}]*)[)}]")
+_UNKNOWN = re.compile(r"\S*\$[({][^(){}]*[)}]?\S*")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -30,7 +29,7 @@ class Make:
     """Follows the makes that a command runs.
 
     Attributes:
-        files: makefiles, fragments and scripts; only those of the base mean something.
+        files: makefiles, and what they include.
         fragments: what makefiles include, there or not, and globs.
         targets: what a file of the name would stand in for.
     """
@@ -41,23 +40,18 @@ class Make:
         self.targets: set[str] = set()
         self._base = base
         self._read = read
-        self._seen: set[tuple[str, ...]] = set()
 
-    def follow(self, command: str, folder: str) -> None:
-        """Take in every make of a line of shell that starts in a folder."""
+    def follow(self, command: str, folder: str) -> Iterator[tuple[str, str]]:
+        """Take in every make of a line of shell; the lines of the recipes that it runs, and where they start."""
         for found in _MAKE.finditer(command):
-            steps = (*commands.steps(command[: found.start()]), *_FOLDER.findall(found[1]))
-            place = normpath(join(folder, *steps))
+            place = normpath(join(folder, *commands.steps(command[: found.start()]), *_FOLDER.findall(found[1])))
             place = "" if place == "." else place
             named = tuple(normpath(join(place, name)) for name in _FILE.findall(found[1]))
             default = (join(place, name) for name in MAKEFILES if join(place, name) in self._base)
-            tops = named or tuple(default)[:1]
-            arguments = tuple(found[1].split())
-            if tops and (place, *tops, *arguments) not in self._seen and len(self._seen) < MAX_FRAGMENTS:
-                self._seen.add((place, *tops, *arguments))
-                self._recipes(place, tops, arguments)
+            for line in self._recipes(place, named or tuple(default)[:1], found[1].split()):
+                yield place, line
 
-    def _recipes(self, folder: str, tops: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    def _recipes(self, folder: str, tops: tuple[str, ...], arguments: list[str]) -> Iterator[str]:
         variables = {"MAKE": "make", "CURDIR": "."}
         variables.update((name, value) for name, mark, value in (word.partition("=") for word in arguments) if mark)
         lines = list(self._lines(tops, folder, variables))
@@ -73,10 +67,7 @@ class Make:
             wanted += needs
             if target not in phony:
                 self.targets.add(normpath(join(folder, target)))
-            for line in recipe:
-                self.files.update(chain(commands.scripts(line, folder), commands.compared(line, folder)))
-                self.fragments.update(commands.sourced(line, folder))
-                self.follow(line, folder)
+            yield from recipe
 
     def _lines(self, tops: tuple[str, ...], folder: str, variables: dict[str, str]) -> Iterator[str]:
         """The lines of some makefiles and of what they include; variables are noted on the way."""
@@ -97,7 +88,7 @@ class Make:
                     pending += self._included(_expanded(found[1], variables), folder)
 
     def _included(self, names: str, folder: str) -> list[str]:
-        paths = [normpath(join(folder, word)) for word in names.split() if "$" not in word]
+        paths = [normpath(join(folder, word)) for word in _UNKNOWN.sub(" ", names).split()]
         self.fragments.update(paths)
         return [
             each for path in paths for each in (sorted(matching(self._base, path)) if _GLOB.search(path) else [path])

@@ -1,7 +1,7 @@
 """What checks are made of beside the files that they name: fragments, scripts and plugins, found in the base. Pure.
 
-Only what cannot be the product itself counts: a script that runs another one may be testing it, so nothing is followed
-from script to script.
+Only what cannot be the product itself counts: a script of shell that runs another one may be testing it, so nothing is
+followed from file to file but by programs whose work is to run others: make, npm, tox, nox.
 """
 
 import re
@@ -14,6 +14,7 @@ from goalrun.core.makefiles import Make
 from goalrun.core.spec import Value
 
 PYTEST_FILES = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", "tox.ini", "setup.cfg")
+MAX_LINES = 1_000
 RUNNER_FILES = {"tox": ("tox.ini", "tox.toml", "setup.cfg", "pyproject.toml"), "nox": ("noxfile.py",)}
 _PLUGIN_OPTION = re.compile(r"(?:^|[\s\"',\[])-p[\s\"',]+([A-Za-z_][\w.]*)")
 _PLUGIN_LIST = re.compile(r"pytest_plugins\s*=\s*([(\[]?[^)\]\n]*(?:\n[^)\]]*)?[)\]]?)")
@@ -52,22 +53,24 @@ def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], rea
     absent: set[str] = set()
     make = Make(base, read)
     lines = [(subfolder, check) for check in checks]
-    lines += [line for check in checks for line in javascript.lines_run(check, subfolder, base, read)]
-    for check in checks:
-        make.follow(check, subfolder)
-        files.update(_of_runners(check, subfolder, read), _expected(check, subfolder, base, read))
-        absent |= commands.sourced(check, subfolder)
-    for folder, line in lines[len(checks) :]:
-        files.update(normpath(join(folder, word)) for word in commands.named_words(line) if "." in word)
+    for folder, line in lines:  # it grows on the way
+        scripts = list(javascript.lines_run(line, folder, base, read))
+        more = dict.fromkeys([*make.follow(line, folder), *scripts])
+        lines += [each for each in more if each not in lines and len(lines) < MAX_LINES]
+        files.update(
+            commands.scripts(line, folder), _expected(line, folder, base, read), _of_runners(line, folder, read)
+        )
+        absent |= commands.sourced(line, folder)
+        for place, script in scripts:
+            files.update(normpath(join(place, word)) for word in commands.named_words(script) if "." in word)
     nodes = (found for folder, line in lines for found in commands.modules_of_node(line, folder))
     for meant in chain(nodes, javascript.files_configured(lines, base, read), _plugins(checks, subfolder, base, read)):
         if not base.isdisjoint(meant):
             files.update(meant)
             absent.update(meant)
-    absent |= make.fragments
     return Mentions(
         files=frozenset((files | make.files) & base),
-        absent=frozenset(name for name in absent - base if not name.startswith("..")),
+        absent=frozenset(name for name in (absent | make.fragments) - base if not name.startswith("..")),
         made=frozenset(make.targets - base),
     )
 

@@ -286,7 +286,8 @@ class Protection(Value):
 
     def _stands_in(self, path: str) -> bool:
         """Whether a check would read an added file that was not there before."""
-        return any(path == name or fnmatchcase(path, name) for name in self.mentions.absent)
+        absent = self.mentions.absent
+        return path in absent or any(fnmatchcase(path, name) for name in absent if re.search(r"[*?\[]", name))
 
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""

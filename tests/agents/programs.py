@@ -1,8 +1,13 @@
-"""The real coding agents, each pointed at the scripted model on loopback: by files in an empty home, and variables."""
+"""The real coding agents, each pointed at the scripted model on loopback: by files in an empty home, and variables.
+
+``python -m agents.programs`` in the folder above runs each of them, and prints a table of what it was seen to do.
+"""
 
 import json
 import os
 import shutil
+import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +17,11 @@ from typing import Any
 import pytest
 import tomli_w
 from agents.server import Edit, Limited, ModelServer, Say, Step
-from support import CHECK, CODE, FIXED, Done, Program, write
+from support import CHECK, CODE, FIXED, Done, Program, shop, write
 
+from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home
+from goalrun.asking import QUOTA_SECONDS
 from goalrun.settings import preset_agents
 
 ALL = os.environ.get("GOALRUN_AGENTS_TESTS") == "all"
@@ -326,3 +333,47 @@ def events(program: Program, kind: str) -> list[dict[str, Any]]:
 
 def _filled(text: str, server: ModelServer, base: Path) -> str:
     return text.replace("{url}", server.url).replace("{home}", str(base / "home"))
+
+
+def measured(name: str) -> str:
+    """One line of the table of agents: what a run that edits, and one that is limited, make goalrun report."""
+    agent = AGENTS[name]
+    program = shutil.which(name, path=search_path())
+    if program is None:
+        return f"| {name} | not installed | | | | | |"
+    with tempfile.TemporaryDirectory(prefix="agents-") as folder:
+        base = Path(folder)
+        with ModelServer(agent.fix) as server:
+            here = machine(base, shop(base / "project"), **{name: server})
+            done = start(here, name).json
+            spent = server.usage
+        [report] = [event["report"] for event in events(here, "worker_ended")]
+        known = [each for each in here.run("agents", "--json").json["agents"] if each["name"] == name]
+    with tempfile.TemporaryDirectory(prefix="agents-") as folder, ModelServer([agent.limited]) as server:
+        here = machine(Path(folder), shop(Path(folder) / "project"), **{name: server})
+        state = start(here, name, "--no-wait-quota", "--turn-timeout", f"{agent.slow}s").json["state"]
+        [failed] = events(here, "agent_failed")
+    wait = (utc_now().fromisoformat(failed["until"]) - utc_now()).total_seconds() if failed["until"] else 0
+    used = done["usage"]
+    told = f"{used['input_tokens']} + {used['output_tokens']}"
+    counted = f"{spent.input} + {spent.output}"
+    cost = "unknown" if used["usd"] is None else f"{used['usd']:.6f} USD"
+    row = (
+        name,
+        known[0]["version"],
+        f"{done['state']}, turn {done['turns']}",
+        told if told == counted else f"{told}; the server counted {counted}",
+        cost,
+        "reported" if report["session"] else "none",
+        f"{state}, {'with' if wait > QUOTA_SECONDS[0] else 'without'} its end",
+    )
+    return f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(
+        "| agent | version | edit | tokens in + out | cost | session | quota |\n|---|---|---|---|---|---|---|\n"
+    )
+    for each in AGENTS:
+        sys.stdout.write(measured(each) + "\n")
+        sys.stdout.flush()

@@ -32,6 +32,7 @@ from goalrun.adapters.clock import utc_now
 from goalrun.adapters.identity import GOAL_VARIABLE
 
 SHARE = [name for name, agent in AGENTS.items() if ALL or agent.first]
+QUICK = ["claude", "codex"]
 WITH_SESSION = [name for name, agent in AGENTS.items() if agent.session]
 only_all = pytest.mark.skipif(not ALL, reason="in the share that runs with GOALRUN_AGENTS_TESTS=all")
 LOOKED = "I have only looked at the marmalade."
@@ -90,8 +91,7 @@ def test_a_bad_key_is_an_error_that_names_the_agent(name: str, tmp_path: Path, p
     assert any(words in done.json["detail"] for words in ("API key", "API_KEY", "api_key"))
 
 
-@only_all
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", AGENTS if ALL else QUICK)
 def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     slow = Slow()
@@ -112,8 +112,7 @@ def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, project: Path) 
         assert done.json["turns"] == 1
 
 
-@only_all
-@pytest.mark.parametrize("name", WITH_SESSION)
+@pytest.mark.parametrize("name", WITH_SESSION if ALL else QUICK)
 def test_a_session_goes_on_and_is_paid_for_once(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     with ModelServer([Say(LOOKED), *agent.fix]) as server:
@@ -181,7 +180,7 @@ def test_another_agent_stands_in_for_one_that_is_limited(tmp_path: Path, project
     assert not events(program, "quota_wait")
 
 
-@pytest.mark.parametrize("name", AGENTS if ALL else ["claude"])
+@pytest.mark.parametrize("name", AGENTS if ALL else QUICK)
 def test_a_key_is_written_down_nowhere(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     coded = b64encode(KEY.encode()).decode()

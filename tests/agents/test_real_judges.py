@@ -11,7 +11,7 @@ from agents.wires import Usage, declared, wire_of
 from support import CHECK, GOOD_WORKER, Done, write
 
 JUDGES = [name for name, agent in AGENTS.items() if agent.judge is not None]
-SHARE = JUDGES if ALL else ["claude", "codex"]
+QUICK = ["claude", "codex"]
 only_all = pytest.mark.skipif(not ALL, reason="in the share that runs with GOALRUN_AGENTS_TESTS=all")
 NONCE = re.compile(r'nonce\\*": \\*"([\w-]+)')
 RULE = "The marmalade is in the cellar."
@@ -43,7 +43,7 @@ def told(usage: dict[str, int]) -> tuple[int, int, int]:
     return usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]
 
 
-@pytest.mark.parametrize("name", SHARE)
+@pytest.mark.parametrize("name", JUDGES if ALL else QUICK)
 def test_a_judge_that_agrees_is_locked_down_and_paid_for(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     write(project, CONTEXT)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goalrun.core.manifests import harness_changed, is_mixed_manifest
+from goalrun.core.mentions import Mentions
 from goalrun.core.model import Tamper
 from goalrun.core.protection import (
     Change,
@@ -176,6 +177,94 @@ def test_a_file_that_a_check_names_may_be_made_or_freed() -> None:
     assert found("check.sh", "modified", checks=("bash check.sh",), may_change=("check.sh",)) == ""
 
 
+def test_a_check_names_files_from_the_folders_that_it_goes_to() -> None:
+    assert found("sub/check.sh", "modified", checks=("cd sub && bash check.sh",)) == "modified"
+    assert found("sub/check.sh", "modified", checks=("(cd ./sub; sh check.sh); true",)) == "modified"
+    assert found("sub/check.sh", "modified", checks=("cd src && cd ../sub && sh check.sh",)) == "modified"
+
+
+def test_a_file_of_arguments_is_named_after_an_at_sign() -> None:
+    assert found("conf/settings.ini", "modified", checks=("pytest @conf/settings.ini",)) == "modified"
+
+
+@pytest.mark.parametrize("edit", ["added", "modified", "deleted"])
+@pytest.mark.parametrize(
+    "path", [".coverage", "sub/.coverage.host.1", ".nyc_output/a.json", ".mypy_cache/3.12/x.json", ".tox/py/bin/python",
+             "target/debug/.fingerprint/a/b", "build/a.o", "tsconfig.tsbuildinfo"]
+)  # fmt: skip
+def test_what_tools_keep_for_their_next_run_is_left_out_and_is_no_tampering(path: str, edit: Edit) -> None:
+    assert found(path, edit) == "left_out"
+    assert found(path, edit, may_change=(path,)) == ""
+    assert Finding(path=path, kind="left_out").tamper is None
+
+
+def test_what_a_check_reads_if_it_is_there_may_not_appear_and_what_it_makes_is_left_out() -> None:
+    mentions = Mentions(absent=frozenset({".env", "rules/*.inc"}), made=frozenset({"build/app"}))
+    protection = Protection(spec=VerificationSpec(), checks=(), base_files=frozenset(BASE), mentions=mentions)
+    kinds = {}
+    for path in (".env", "rules/b.inc", "rules/b.txt", "build/app", "build/other"):
+        finding = protection.finding(Change(path=path, before=False, after=True))
+        kinds[path] = finding.kind if finding else ""
+    assert kinds == {
+        ".env": "shadow", "rules/b.inc": "shadow", "rules/b.txt": "", "build/app": "left_out", "build/other": ""
+    }  # fmt: skip
+
+
+PARTS = st.sampled_from([
+    ".config", "tool.py", "x.so", ".so", "..", "...", ".", "tests", "a.b.py", "\n", " ", "é", "\udcff", "pytest", ".py",
+    "__pycache__", "src", "[", "*", "lib", ".tox", "conftest.py"
+])  # fmt: skip
+PATHS = st.lists(st.one_of(PARTS, st.text(min_size=1, max_size=6)), min_size=1, max_size=4).map("/".join)
+
+
+@given(PATHS, st.booleans(), st.booleans(), st.lists(PATHS, max_size=3))
+def test_no_path_is_too_odd_to_be_judged(path: str, before: bool, after: bool, base: list[str]) -> None:  # noqa: FBT001
+    protection = Protection(spec=VerificationSpec(), checks=(path,), base_files=frozenset({*BASE, *base}))
+    change = Change(path=path, before=before, after=after)
+    finding = protection.finding(change)
+    assert finding is None or finding.path == path
+    assert protection.escapes([change]) in ([], [change])
+
+
+def escaped(*paths: str, before: bool = False, base: tuple[str, ...] = BASE, **values: object) -> list[str]:
+    protection = Protection.model_validate(
+        {"spec": VerificationSpec(), "checks": (), "base_files": frozenset(base), **values}
+    )
+    changes = [Change(path=path, before=before, after=True) for path in paths]
+    return [change.path for change in protection.escapes(changes)]
+
+
+def test_what_checks_write_is_an_escape_where_it_would_be_loaded_or_was_there_before() -> None:
+    assert escaped("tests/test_shop.py", "pyproject.toml", "app.log", before=True) == [
+        "tests/test_shop.py",
+        "pyproject.toml",
+    ]
+    assert escaped("conftest.py", "json.py", "src/pkg/x.pth", "bin/python") == [
+        "conftest.py", "json.py", "src/pkg/x.pth", "bin/python"
+    ]  # fmt: skip
+    assert escaped("tests/test_new.py", "package-lock.json", "setup.cfg", "out.txt", ".coverage") == []
+    assert escaped("Cargo.lock", ".coverage", before=True) == []
+
+
+def test_an_environment_that_a_check_makes_is_no_escape() -> None:
+    inside = ("env/bin/python", "env/lib/python3/site-packages/a.pth", "env/lib/python3/site-packages/conftest.py")
+    assert escaped(*inside) == [*inside]
+    assert escaped("env/pyvenv.cfg", *inside) == []
+    assert escaped(".tox/py/bin/python", ".nox/tests/lib/x.pth") == []
+
+
+def test_a_folder_of_the_base_does_not_become_such_an_environment() -> None:
+    assert escaped("pyvenv.cfg", "conftest.py", "bin/python") == ["conftest.py", "bin/python"]
+    assert escaped("tests/pyvenv.cfg", "tests/conftest.py") == ["tests/conftest.py"]
+    # What the worker delivered is no new file.
+    assert escaped("env/bin/python", before=False) == ["env/bin/python"]
+
+
+def test_what_make_makes_is_no_escape() -> None:
+    mentions = Mentions(absent=frozenset({"config.local"}), made=frozenset({"build/app"}))
+    assert escaped("build/app", "config.local", mentions=mentions) == ["config.local"]
+
+
 def test_files_that_only_a_check_s_command_names_are_told_apart() -> None:
     checks = ("bash check.sh", "pytest tests/test_shop.py", "test -f README.md")
     protection = Protection(spec=VerificationSpec(), checks=checks, base_files=frozenset(BASE))
@@ -257,6 +346,23 @@ CARGO = '[package]\nname = "a"\nversion = "1"\n[dependencies]\nx = "1"\n[[test]]
         ("Cargo.toml", CARGO, CARGO + "harness = false\n", True),
         ("Cargo.toml", CARGO, CARGO.replace("[dep", "autotests = false\n[dep"), True),
         ("Cargo.toml", CARGO, CARGO.replace("[dep", 'build = "evil.rs"\n[dep'), True),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "dependencies": {"x": "file:fake"}}), True),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "devDependencies": {"x": "link:../x"}}), True),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "dependencies": {"x": "npm:y@1"}}), True),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "dependencies": {"x": "me/fork"}}), True),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "dependencies": {"x": "~1.2 || ^3"}}), False),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "bin": "./cli.js"}), False),
+        ("package.json", json.dumps(PACKAGE), json.dumps({**PACKAGE, "homepage": "https://a.example"}), False),
+        ("pyproject.toml", PYPROJECT, PYPROJECT.replace('"a"', '"a"\ndependencies = ["x>=2"]'), False),
+        ("pyproject.toml", PYPROJECT, PYPROJECT.replace('"a"', '"a"\ndependencies = ["x @ file:///tmp/x"]'), True),
+        ("pyproject.toml", PYPROJECT, PYPROJECT + "[dependency-groups]\nt = ['x @ git+https://a.example/x']\n", True),
+        ("pyproject.toml", PYPROJECT, PYPROJECT + "[tool.uv.sources]\npytest = {path = 'fake'}\n", True),
+        ("pyproject.toml", PYPROJECT, PYPROJECT + "[tool.poetry.dependencies]\npytest = {path = 'fake'}\n", True),
+        ("pyproject.toml", PYPROJECT, PYPROJECT + "[project.urls]\nHome = 'https://a.example'\n", False),
+        ("Cargo.toml", CARGO, CARGO.replace('x = "1"', 'x = {version = "2", features = ["a"]}'), False),
+        ("Cargo.toml", CARGO, CARGO.replace('x = "1"', 'x = {path = "fake"}'), True),
+        ("Cargo.toml", CARGO, CARGO + '[dev-dependencies]\ny = {git = "https://a.example/y"}\n', True),
+        ("Cargo.toml", CARGO, CARGO + '[dev-dependencies]\ny = {version = "1", package = "z"}\n', True),
         ("Cargo.toml", CARGO, CARGO + '[profile.test]\nopt-level = 3\n', True),
     ],
 )  # fmt: skip
