@@ -1,6 +1,7 @@
 """The floor under a pass: the base's tests by name, and a test that has to fail."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PYTEST = f"{PYTHON} -m pytest -q -p no:cacheprovider"
 TESTS = "import app\ndef test_one(): assert app.one() == 1\ndef test_two(): assert app.two() == 2\n"
 RED = "def one(): return 1\ndef two(): return 0\n"
 GREEN = "def one(): return 1\ndef two(): return 2\n"
+FILES = {"app.py": RED, "tests/test_app.py": TESTS, "conftest.py": ""}
 ALWAYS_PASSED = (
     "import _pytest.reports as r\nold = r.TestReport.from_item_and_call\n"
     "def forged(*a, **k):\n    report = old(*a, **k)\n    report.outcome = 'passed'\n    return report\n"
@@ -34,8 +36,16 @@ HIDES = "import sys\nsys.modules['test_app'] = sys\n"
 class Bench:
     """A workspace whose base is red, its verifier, and what it says of each version of the product."""
 
-    def __init__(self, folder: Path, check: str = PYTEST, *, base: bool = True, **verification: object) -> None:
-        self.top = repository(folder / "project", {"app.py": RED, "tests/test_app.py": TESTS, "conftest.py": ""})
+    def __init__(
+        self,
+        folder: Path,
+        check: str = PYTEST,
+        *,
+        base: bool = True,
+        files: Mapping[str, str] = FILES,
+        **verification: object,
+    ) -> None:
+        self.top = repository(folder / "project", {**FILES, **files})
         path, _ = path_for_checks(os.environ["PATH"], self.top)
         options = VerificationSpec.model_validate({"path": path, **verification})
         spec = goal_spec(self.top, checks=(check,), verification=options)
@@ -80,6 +90,42 @@ def test_tests_of_the_base_may_not_be_skipped_now(tmp_path: Path) -> None:
     report = Bench(tmp_path).verify({"app.py": SKIPS})
     assert report.checks[0].outcome == "fail"
     assert "skipped that ran on the base: tests.test_app::test_two" in report.checks[0].reason
+
+
+THRESHOLD = f"{PYTEST} --cov=. --cov-fail-under=100"
+MORE = "def three(): return 3\n"
+TESTS_OF_MORE = "import more\ndef test_three(): assert more.three() == 3\n"
+
+
+def test_a_threshold_of_coverage_that_only_the_new_tests_reach_is_asked_of_all_tests(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, THRESHOLD)
+    report = bench.verify({"app.py": GREEN, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE})
+    assert (report.outcome, report.checks[0].grade) == ("pass", "strong")
+    report = bench.verify({"tests/test_more.py": "def test_three(): pass\n"})
+    assert (report.outcome, report.checks[0].reason) == ("fail", "exit status 1")
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        {"app.py": RED, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE + "import app\napp.two = lambda: 2\n"},
+        {"app.py": SKIPS, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE},
+        {"app.py": ALWAYS_PASSED + RED, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE},
+    ],
+    ids=["in the new test", "skips", "forged"],
+)
+def test_without_the_new_tests_all_others_have_to_pass_below_a_threshold_too(
+    cheat: dict[str, str], tmp_path: Path
+) -> None:
+    assert not Bench(tmp_path, THRESHOLD).verify(cheat).green
+
+
+def test_an_exit_status_that_is_no_threshold_counts_without_the_new_tests(tmp_path: Path) -> None:
+    ends = "import app\ndef pytest_sessionfinish(session):\n    if app.late: session.exitstatus = 1\n"
+    bench = Bench(tmp_path, files={"app.py": RED + "late = True\n", "conftest.py": ends})
+    takes_back = "import app\napp.late = False\ndef test_three(): pass\n"
+    report = bench.verify({"app.py": GREEN + "late = True\n", "tests/test_more.py": takes_back})
+    assert (report.outcome, report.checks[0].reason) == ("fail", "exit status 1")
 
 
 def test_what_the_product_writes_over_a_test_while_it_runs_is_found(tmp_path: Path) -> None:

@@ -87,6 +87,22 @@ def test_a_command_that_a_signal_ended_says_so(number: signal.Signals, tmp_path:
     assert done(shell(tmp_path, f"kill -{number.value} $$")).exit_code == -number
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("kill -KILL $$", "bash was ended by signal 9"),
+        ("exit 3", "bash ended with exit status 3"),
+        ("echo why; exit 1", "bash ended with exit status 1 after: why"),
+    ],
+)
+def test_a_launcher_that_leaves_no_record_is_a_failure_that_says_how_it_ended(
+    body: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessFailure) as failure:
+        done(shell(tmp_path, body, status=tmp_path / "status"))
+    assert str(failure.value).endswith(said)
+
+
 def _missing(folder: Path) -> str:
     return str(folder / "missing")
 

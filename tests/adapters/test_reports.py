@@ -61,7 +61,9 @@ def test_what_is_no_plain_file_is_no_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     ["pytest", "pytest -q tests", "py.test", "/venv/bin/pytest -x", "python -m pytest", "python3.12 -m pytest -q",
-     "CI=1 pytest -k 'a or b'", "A=1 B=2 python3 -m pytest", "python -B -m pytest"],
+     "CI=1 pytest -k 'a or b'", "A=1 B=2 python3 -m pytest", "python -B -m pytest",
+     "coverage run -m pytest -q", "python -m coverage run --branch --source src -m pytest",
+     "/venv/bin/coverage run -p --omit='a,b' -m pytest tests"],
 )  # fmt: skip
 def test_a_plain_run_of_pytest_is_asked_for_a_report_outside_of_the_tree(command: str, tmp_path: Path) -> None:
     report = prepare(command, tmp_path, tmp_path, Path("/seen here"))
@@ -76,7 +78,9 @@ def test_a_plain_run_of_pytest_is_asked_for_a_report_outside_of_the_tree(command
     "command",
     ["make test", "tox", "pytest; true", "pytest && lint", "pytest | tee log", "echo pytest", "python pytest.py",
      "pytest $(ls)", "pytest\nmake", "pytest 'open", "A=1", "", "pytest -- tests", "pytest -q # all",
-     'pytest "$X"', "pytest tests/*.py", "! pytest"],
+     'pytest "$X"', "pytest tests/*.py", "! pytest",
+     "coverage run tests.py -m pytest", "coverage report -m pytest", "coverage run -m unittest",
+     "coverage", "coverage run", "coverage run --source -m pytest"],
 )  # fmt: skip
 def test_every_other_command_is_left_as_it_is(command: str, tmp_path: Path) -> None:
     report = prepare(command, tmp_path, tmp_path, tmp_path)
