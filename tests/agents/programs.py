@@ -19,6 +19,7 @@ import tomli_w
 from agents.server import Edit, Limited, ModelServer, Say, Step
 from support import CHECK, CODE, FIXED, Done, Program, shop, write
 
+from goalrun.adapters.agents.probe import probe
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home
 from goalrun.asking import QUOTA_SECONDS
@@ -348,7 +349,7 @@ def measured(name: str) -> str:
             done = start(here, name).json
             spent = server.usage
         [report] = [event["report"] for event in events(here, "worker_ended")]
-        known = [each for each in here.run("agents", "--json").json["agents"] if each["name"] == name]
+        version = probe(Path(program), here.home, here.env()).version
     with tempfile.TemporaryDirectory(prefix="agents-") as folder, ModelServer([agent.limited]) as server:
         here = machine(Path(folder), shop(Path(folder) / "project"), **{name: server})
         state = start(here, name, "--no-wait-quota", "--turn-timeout", f"{agent.slow}s").json["state"]
@@ -360,7 +361,7 @@ def measured(name: str) -> str:
     cost = "unknown" if used["usd"] is None else f"{used['usd']:.6f} USD"
     row = (
         name,
-        known[0]["version"],
+        version,
         f"{done['state']}, turn {done['turns']}",
         told if told == counted else f"{told}; the server counted {counted}",
         cost,

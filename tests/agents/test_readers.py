@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goalrun.adapters.agents.aider import read_aider
+from goalrun.adapters.agents.claude import read_qwen
 from goalrun.adapters.agents.codex import read_codex
 from goalrun.adapters.agents.model import read_model
 from goalrun.adapters.agents.opencode import read_opencode
@@ -128,6 +130,18 @@ def test_what_was_spent_before_a_limit_is_not_nothing() -> None:
     spent = read_opencode(output(step, refused, exit_code=1)).usage
     assert spent is not None
     assert spent.total_tokens == 6
+
+
+def test_qwen_that_was_ended_while_it_waited_for_a_limit() -> None:
+    errors = "Falling back.\nRetrying in 60s (attempt 1/10): [API Error: 429 Slow down.]\nRetrying provider attempt.\n"
+    said = read_qwen(output(errors=errors, exit_code=-9))
+    assert said.failure == Failure("limited", "[API Error: 429 Slow down.]")
+
+
+def test_the_cost_that_aider_prints_is_not_part_of_the_next_answer() -> None:
+    printed = "Repo-map: none\n\nfirst\n\nTokens: 101 sent, 6 received. Cost: $0.1 message, $0.1 session.\n\nsecond\n\n"
+    text = printed + "Tokens: 1.0k sent, 6 received. Cost: $0.1 message, $0.2 session.\n"
+    assert read_aider(output()._replace(text=text)).text == "second"
 
 
 @pytest.mark.parametrize("agent", sorted(KINDS))

@@ -30,6 +30,7 @@ from support import CHECK, FIXED, Done, script, wait_until
 
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.identity import GOAL_VARIABLE
+from goalrun.core.evidence import REDACTED
 
 SHARE = [name for name, agent in AGENTS.items() if ALL or agent.first]
 QUICK = ["claude", "codex"]
@@ -95,7 +96,9 @@ def test_a_bad_key_is_an_error_that_names_the_agent(name: str, tmp_path: Path, p
 def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     slow = Slow()
-    with ModelServer([slow, *agent.fix]) as server:
+    # Some run their commands in sessions of their own; aider runs none.
+    left = () if name == "aider" else (Run("sleep 4321 > /dev/null 2>&1 & echo started"),)
+    with ModelServer([*left, slow, *agent.fix]) as server:
         program = machine(tmp_path, project, **{name: server})
         process = program.spawn("start", "make tests pass", "-w", name, "-c", CHECK, "-j", "none", "--json")
         try:
@@ -184,16 +187,16 @@ def test_another_agent_stands_in_for_one_that_is_limited(tmp_path: Path, project
 def test_a_key_is_written_down_nowhere(name: str, tmp_path: Path, project: Path) -> None:
     agent = require(name)
     coded = b64encode(KEY.encode()).decode()
+    # aider runs no commands.
     echo = () if name == "aider" else (Run(f"echo {KEY}; printf %s {KEY} | base64; env"),)
-    with ModelServer([*echo, *agent.fix[:-1], Say(f"The key is {KEY}, or {coded}.")]) as server:
+    with ModelServer([*echo, Say(f"The key is {KEY}, or {coded}."), *agent.fix]) as server:
         program = machine(tmp_path, project, **{name: server})
-        done = start(program, name, "--max-turns", "1")
+        done = start(program, name)
         assert fixed(done, project), done
         assert all(KEY in str(request.body) for request in server.main[1:2] if echo)
-    files = [path for path in program.home.rglob("*") if path.is_file()]
-    assert files
-    told_in = [path for path in files for text in contents(path) if KEY.encode() in text or coded.encode() in text]
-    assert not told_in
+    kept = [(path, text) for path in program.home.rglob("*") if path.is_file() for text in contents(path)]
+    assert any(REDACTED.encode() in text for _, text in kept)
+    assert not [path for path, text in kept if KEY.encode() in text or coded.encode() in text]
 
 
 @pytest.mark.parametrize(("name", "flag"), [("claude", "--max-budget-usd"), *([("mini", "-l")] if ALL else [])])
