@@ -33,7 +33,7 @@ from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.core.evidence import REDACTED
 
 SHARE = [name for name, agent in AGENTS.items() if ALL or agent.first]
-QUICK = ["claude", "codex"]
+QUICK = ["claude"]
 WITH_SESSION = [name for name, agent in AGENTS.items() if agent.session]
 only_all = pytest.mark.skipif(not ALL, reason="in the share that runs with GOALRUN_AGENTS_TESTS=all")
 LOOKED = "I have only looked at the marmalade."
@@ -254,8 +254,8 @@ def test_a_flood_of_output_is_survived(tmp_path: Path, project: Path) -> None:
     assert fixed(done, project), done
     assert done.json["usage"]["total_tokens"] is None
     assert done.json["usage"]["usd"] is None
-    # Linux counts in KiB. The stream is of 200 MB; a run that prints a line takes half of this.
-    assert used.ru_maxrss < 200_000
+    # Linux counts in KiB. The stream is of 200 MB; what is seen is half of this.
+    assert used.ru_maxrss < 150_000
     kept = sum(path.stat().st_size for path in program.home.rglob("*") if path.is_file())
     assert kept < 20 << 20
 

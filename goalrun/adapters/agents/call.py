@@ -196,7 +196,8 @@ def spent(agent: AgentSpec, said: Said, before: Session | None) -> tuple[Usage |
     usage = total
     if total is not None and said.cumulative and before is not None and before.usage is not None:
         usage, cached = total.minus(before.usage), max(0, cached - before.cached)
-    model = said.model or agent.model
-    if usage is not None and usage.usd is None and model:
-        usage = Usage(**{**dict(usage), "usd": usd(model, usage, cached)})
+    if usage is not None and usage.usd is None:
+        model = said.model or agent.model
+        price = 0.0 if usage.total_tokens == 0 else usd(model, usage, cached) if model else None
+        usage = Usage(**{**dict(usage), "usd": price})
     return usage, session
