@@ -1,6 +1,6 @@
 """Reports of ``cargo test``, from the real one, and of ``go test``, from streams in the form that it writes.
 
-go is not needed here, so nothing below runs it: its streams have the events of cmd/test2json in the order in which
+Nothing below runs go, which test_reports_go.py does: its streams have the events of cmd/test2json in the order in which
 go 1.20 and 1.24 write them.
 """
 

@@ -11,8 +11,11 @@ from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole
 CANARY = '\n\nfunc {name}(t *{testing}T) {{\n\tt.Fatal("{left} != {right}")\n}}\n'
 _ENDS: dict[str, Outcome] = {"pass": "passed", "bench": "passed", "fail": "failed", "skip": "skipped"}
 _ACTIONS = {*_ENDS, "start", "run", "pause", "cont", "output", "attr", "artifacts"}
-_LEFT_ALONE = {"c", "n", "list", "fuzz", "h", "help", "exec", "o"}
+# Of these some run no tests, and -C has to be the first word, so that no -json can go before it.
+_LEFT_ALONE = {"c", "n", "list", "fuzz", "h", "help", "exec", "o", "C"}
 _NEED_NOT_END = "Benchmark"
+# go writes events of a package that cannot be built from 1.24 on, and before that only this line.
+_NOT_BUILT = re.compile(r"FAIL\t(\S+) \[(?:build|setup) failed\]\r?")
 _TEST = re.compile(r"^func (Test\w*)\(\s*\w+\s+\*((?:\w+\.)?)T\s*\)", re.MULTILINE)
 _MODULE = re.compile(r"^module\s+\"?([^\s\"]+)", re.MULTILINE)
 
@@ -43,26 +46,30 @@ class Go:
             return None
         stream = _Stream()
         for line in content.decode("utf-8", "replace").split("\n"):
-            # What does not look like an event comes from go itself: a download, a package that does not compile.
+            # What does not look like an event comes from go itself: a download, an error of the compiler.
             if line.startswith("{"):
                 stream.take(json.loads(line))
+            elif not_built := _NOT_BUILT.fullmatch(line):
+                stream.take({"Action": "fail", "Package": not_built[1]})
             elif CUT.fullmatch(line):
                 return None
         return collect(stream.tests()) if stream.complete else None
 
     def plant(self, start: Path, found: Found, token: str) -> str | None:
-        """A failing function in a file that has a test that ran; see ``found.Runner``.
+        """A failing function in a file that has a test that ran, or would if it could be built; see ``found.Runner``.
 
-        Named after that test, so that a command which selects some tests by name selects this one too.
+        Named after that test, so that a command which selects some tests by name selects this one too. Best is a test
+        that passed: none after it is lost to a panic.
         """
         number = int(token, 36)
-        tests = sorted(
-            test for test, outcome in found.outcomes.items() if outcome == "passed" and "/" not in _name(test)
-        )
+        tests = sorted(test for test in found.outcomes if "/" not in _name(test))
+        passed = [test for test in tests if found.outcomes[test] == "passed"]
+        turn = number % len(passed) if passed else 0
+        others = [test for test in tests if found.outcomes[test] != "passed"]
         modules = _modules(start)
-        for test in tests[number % len(tests) :] + tests[: number % len(tests)] if tests else []:
-            package, name = test.rpartition("::")[0], _name(test)
-            for path, testing in _defining(package, name, start, modules):
+        for test in [*passed[turn:], *passed[:turn], *others]:
+            package = test.partition("::")[0]
+            for path, name, testing in _defining(package, _name(test), start, modules):
                 canary = f"{name}_{token}"
                 numbers = {"left": number % 97, "right": number % 97 + 1}
                 with path.open("a", encoding="utf-8") as file:
@@ -124,20 +131,23 @@ class _Stream:
         return bool(self._packages) and None not in self._packages.values() and not contradicted and not left_open
 
     def tests(self) -> Iterator[tuple[str, Outcome]]:
-        """Ids and outcomes; a package that failed with no test to blame stands for itself."""
+        """Ids and outcomes; a package that failed before any test began stands for itself.
+
+        One that failed after its tests passed does not: mended, it has no id more that could take this one's place.
+        """
         for package, test, outcome in self._ended:
             yield f"{package}::{test}", outcome
         for package, test in sorted(self._running):
             yield f"{package}::{test}", "failed"
-        blamed = {package for package, _, outcome in self._ended if outcome == "failed"}
-        blamed |= {package for package, _ in self._running}
+        began = {package for package, *_ in self._ended} | {package for package, _ in self._running}
         for package, result in self._packages.items():
-            if result == "failed" and package not in blamed:
+            if result == "failed" and package not in began:
                 yield package, "failed"
 
 
 def _name(test: str) -> str:
-    return test.rpartition("::")[2] if "::" in test else "/"
+    """The name of a test in its package; "" where the package stands for itself."""
+    return test.partition("::")[2]
 
 
 def _modules(start: Path) -> dict[str, Path]:
@@ -152,8 +162,8 @@ def _modules(start: Path) -> dict[str, Path]:
     return found
 
 
-def _defining(package: str, name: str, start: Path, modules: dict[str, Path]) -> Iterator[tuple[Path, str]]:
-    """The files of a package that have a test, each with what that calls the ``testing`` package."""
+def _defining(package: str, name: str, start: Path, modules: dict[str, Path]) -> Iterator[tuple[Path, str, str]]:
+    """The files of a package that have a test ("": any), with its name and what it calls the ``testing`` package."""
     inside = [module for module in modules if f"{package}/".startswith(f"{module}/")]
     if not inside:
         return
@@ -163,5 +173,5 @@ def _defining(package: str, name: str, start: Path, modules: dict[str, Path]) ->
         if path.is_symlink() or not path.resolve().is_relative_to(start.resolve()):
             continue
         for match in _TEST.finditer(path.read_text(encoding="utf-8", errors="replace")):
-            if match[1] == name:
-                yield path, match[2]
+            if name in {"", match[1]}:
+                yield path, match[1], match[2]
