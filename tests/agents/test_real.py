@@ -3,6 +3,8 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
@@ -218,6 +220,11 @@ def test_what_remains_of_a_budget_is_the_agents_own(name: str, flag: str, tmp_pa
     assert given == ["0.5000", f"{0.5 - spent:.4f}"]
 
 
+MEASURE = (
+    "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); "
+    "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
+)
+"""getrusage(2): the largest process of all that were waited for, grandchildren included."""
 FLOOD = f"""
 import os, sys
 
@@ -243,19 +250,17 @@ def test_a_flood_of_output_is_survived(tmp_path: Path, project: Path) -> None:
     launcher.write_text(f'#!/bin/sh\nexec {script(tmp_path / "flood.py", FLOOD)} "$@"\n')
     launcher.chmod(stat.S_IRWXU)
     program.environment["PATH"] = f"{launcher.parent}{os.pathsep}{search_path()}"
-    process = program.spawn("start", "make tests pass", "-w", "claude", "-c", CHECK, "-j", "none", "--json")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.communicate()
-    done = Done(process.returncode, out, err)
+    peak = tmp_path / "peak"
+    # From a small process: a new one's peak begins with that of the one that started it.
+    argv = [sys.executable, "-c", MEASURE, str(peak), sys.executable, "-P", "-m", "goalrun", "start", "make tests pass"]
+    argv += ["-w", "claude", "-c", CHECK, "-j", "none", "--json"]
+    ran = subprocess.run(argv, cwd=program.cwd, env=program.env(), capture_output=True, text=True, check=False)
+    done = Done(ran.returncode, ran.stdout, ran.stderr)
     assert fixed(done, project), done
     assert done.json["usage"]["total_tokens"] is None
     assert done.json["usage"]["usd"] is None
     # Linux counts in KiB. The stream is of 200 MB; what is seen is half of this.
-    assert used.ru_maxrss < 150_000
+    assert int(peak.read_text()) < 150_000
     kept = sum(path.stat().st_size for path in program.home.rglob("*") if path.is_file())
     assert kept < 20 << 20
 
