@@ -46,7 +46,7 @@ def test_a_limit_with_unknown_spend_is_4(program: Program) -> None:
 
 
 def test_the_time_limit_is_4_and_ends_the_worker(program: Program) -> None:
-    done = program.start("--max-time", "1s", "--json", worker="sleep 1000", check="false")
+    done = program.start("--max-time", "5s", "--json", worker="sleep 1000", check="false")
     assert (done.code, done.json["state"]) == (4, "budget_exceeded")
     assert done.json["turn_records"][0]["worker"]["outcome"] == "timeout"
     assert done.json["turn_records"][0]["worker"]["seconds"] < 20
