@@ -6,6 +6,7 @@ followed from file to file but by programs whose work is to run others: make, np
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain
 from posixpath import basename, dirname, join, normpath
 
@@ -49,6 +50,7 @@ def mentioned(checks: tuple[str, ...], subfolder: str, base: frozenset[str], rea
         base: every file of the base.
         read: the text of a file of the base; None where it is none.
     """
+    read = cache(read)
     files: set[str] = set()
     absent: set[str] = set()
     make = Make(base, read)
