@@ -65,9 +65,10 @@ class Asking(NamedTuple):
                 except EnvironmentFailure as problem:
                     failure = problem
             limits = {agent.name: until for agent in agents if (until := self._limited_until(agent.name)) is not None}
-            if not limits and failure is not None:
+            if limits:
+                self._sit_out(limits)
+            elif failure is not None:
                 raise failure
-            self._sit_out(limits)
 
     def _answer(self, role: Literal["worker", "judge"], agent: A, ask: Callable[[A], T]) -> T:
         """One agent's answer, after as many attempts as its failures are worth."""

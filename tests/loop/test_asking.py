@@ -1,5 +1,7 @@
 """Agents that fail, that are limited, that stand in for one another, and that wait."""
 
+from datetime import datetime
+
 import pytest
 from fakes import FakeJudge, FakeWorker, Killed, World
 from values import JUDGE, RED, changed, goal, judged, spent
@@ -45,6 +47,21 @@ def test_a_limit_is_sat_out_until_its_reset_and_costs_no_turn() -> None:
     assert world.clock.idled == [501]
     assert world.journal.kinds().count("quota_over") == 1
     assert state.usage.seconds < 500, "waiting is not running"
+
+
+def test_a_limit_that_ends_between_two_looks_at_the_clock_is_over() -> None:
+    world = World(changed(goal(max_turns=1), wait_quota=False), {"base": RED})
+    world.worker.faults = [limited(reset=NOW + 500)]
+    assert world.run().status is State.RATE_LIMITED
+    now = world.clock.now
+
+    def passing() -> datetime:
+        world.clock.seconds += 300
+        return now()
+
+    world.clock.now = passing  # type: ignore[method-assign]
+    assert world.run().status is State.ACHIEVED
+    assert world.clock.idled == []
 
 
 def test_without_a_reset_the_waits_grow_and_are_bounded() -> None:
