@@ -30,6 +30,14 @@ GOOD_WORKER = f"printf %s {shlex.quote(FIXED)} > shop.py"
 CHEAT_WORKER = "sed -i.bak s/180/200/ tests/test_shop.py && rm tests/test_shop.py.bak"
 
 
+MEASURE = (
+    "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); "
+    "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
+)
+"""Runs a command from a small process, because a peak begins with that of the parent, and writes down the largest of all
+that were waited for, grandchildren included, in KiB: getrusage(2)."""
+
+
 def git(folder: Path, *arguments: str, check: bool = True) -> str:
     """Git in a folder, with an identity and without the configuration of whoever runs the tests."""
     environment = {

@@ -28,7 +28,7 @@ from agents.programs import (
 )
 from agents.server import Limited, ModelServer, Refused, Run, Say, Slow
 from agents.wires import Usage
-from support import CHECK, FIXED, Done, script, wait_until
+from support import CHECK, FIXED, MEASURE, Done, script, wait_until
 
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.identity import GOAL_VARIABLE
@@ -220,11 +220,6 @@ def test_what_remains_of_a_budget_is_the_agents_own(name: str, flag: str, tmp_pa
     assert given == ["0.5000", f"{0.5 - spent:.4f}"]
 
 
-MEASURE = (
-    "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); "
-    "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
-)
-"""getrusage(2): the largest process of all that were waited for, grandchildren included."""
 FLOOD = f"""
 import os, sys
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PYTHON, Done, Program, finish
+from support import MEASURE, PYTHON, Done, Program, finish
 
 from goalrun.adapters import isolation
 from goalrun.adapters.process import HEAD_BYTES, TAIL_BYTES, Command, run
@@ -39,11 +39,6 @@ DEADLINE = "5"
 """Seconds; a thousand processes are started in a fifth of one."""
 GENEROUS_SECONDS = 60.0
 """Far above the deadline and the second of grace, far below what the processes would take."""
-MEASURE = (
-    "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); "
-    "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
-)
-"""getrusage(2): the largest process of all that were waited for, grandchildren included, in KiB."""
 
 
 def under(prefix: Sequence[str | Path], program: Program, *arguments: str) -> Done:

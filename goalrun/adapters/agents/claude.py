@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
-from goalrun.adapters.agents.said import Failure, Json, Output, Said, amount_at, at, count_at, text_at, tokens
+from goalrun.adapters.agents.said import Failure, Json, Output, Said, amount_at, at, count_at, last, text_at, tokens
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
 from goalrun.core.model import Number, Usage
@@ -25,7 +25,7 @@ _QWEN_WAIT = re.compile(r"^Retrying in \d+s \(attempt \d+/\d+\): (\[API Error: (
 
 def read_claude(output: Output) -> Said:
     """What a run of claude says. A request that was cut is not in its usage, though the provider may count it."""
-    result = _last(output, "result")
+    result = last(output, "result")
     spent = at(result, "model_usage_since_last_result")
     if isinstance(spent, Mapping):
         each = list(spent.values())
@@ -47,7 +47,7 @@ _MODEL_INPUTS = ("cacheReadInputTokens", "cacheCreationInputTokens", "inputToken
 
 def read_qwen(output: Output) -> Said:
     """What a run of qwen says; its usage is of the whole session, and has what it does in the background, too."""
-    result = _last(output, "result")
+    result = last(output, "result")
     return _read(output)._replace(
         usage=tokens(count_at(result, "usage", "input_tokens"), count_at(result, "usage", "output_tokens")),
         cached=count_at(result, "usage", "cache_read_input_tokens") or 0,
@@ -58,7 +58,7 @@ def read_qwen(output: Output) -> Said:
 
 def read_amp(output: Output) -> Said:
     """What a run of amp says; the usage is the sum over its answers, if all of them are there."""
-    result, failure = _last(output, "result"), _plain_failure("amp", output)
+    result, failure = last(output, "result"), _plain_failure("amp", output)
     complete = output.whole and result is not None
     # A message that comes in parts has its usage in each.
     usages = {text_at(a, "message", "id") or n: at(a, "message", "usage") for n, a in enumerate(_answers(output))}
@@ -73,7 +73,7 @@ def read_amp(output: Output) -> Said:
 
 def read_cursor(output: Output) -> Said:
     """What a run of cursor-agent says. If cached tokens are in its input is told nowhere: with some, it is unknown."""
-    usage, said = at(_last(output, "result"), "usage"), _read(output)
+    usage, said = at(last(output, "result"), "usage"), _read(output)
     cached = any(count_at(usage, key) for key in ("cacheReadTokens", "cacheWriteTokens"))
     # The result has all that was said, one after the other; what was said last called nothing.
     ends = [_text(answer) for answer in _answers(output) if "model_call_id" not in answer]
@@ -88,7 +88,7 @@ def read_cursor(output: Output) -> Said:
 
 
 def _read(output: Output) -> Said:
-    result = _last(output, "result")
+    result = last(output, "result")
     start = next((event for event in output.events if event.get("subtype") == "init"), None)
     denials, models = at(result, "permission_denials"), at(result, "modelUsage")
     answers = [text for text in map(_text, _answers(output)) if text]
@@ -98,10 +98,6 @@ def _read(output: Output) -> Said:
         model=text_at(start, "model") or (str(next(iter(models), "")) if isinstance(models, Mapping) else ""),
         denials=tuple(text_at(each, "tool_name") for each in denials) if isinstance(denials, list) else (),
     )
-
-
-def _last(output: Output, kind: str) -> Json | None:
-    return next((event for event in reversed(output.events) if event.get("type") == kind), None)
 
 
 def _answers(output: Output) -> list[Json]:
@@ -183,7 +179,7 @@ def _complains(output: Output, beginning: str) -> bool:
 
 def _plain_failure(name: str, output: Output) -> Failure | None:
     """A failure as the result tells it; without one, standard error is all there is."""
-    result = _last(output, "result")
+    result = last(output, "result")
     if result is None:
         told = one_line(output.errors[-500:], 500)
         return Failure("failed", told or f"{name} ended without a result")

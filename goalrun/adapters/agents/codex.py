@@ -6,7 +6,7 @@ It has no codes for what failed (openai/codex#37676 asks for them): the fixed be
 import re
 import time
 
-from goalrun.adapters.agents.said import Failure, Json, Output, Said, count_at, text_at, tokens, unpaid
+from goalrun.adapters.agents.said import Failure, Json, Output, Said, count_at, last, text_at, tokens, unpaid
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
 from goalrun.core.model import NOTHING_SPENT
@@ -26,7 +26,7 @@ def read_codex(output: Output) -> Said:
     """What a run says. Usage is of the whole thread; a failed turn tells none; the model and money are never told."""
     items = [event.get("item") for event in output.events if event.get("type") == "item.completed"]
     texts = [text_at(item, "text") for item in items if text_at(item, "type") == "agent_message"]
-    end = _last(output, "turn.completed", "turn.failed")
+    end = last(output, "turn.completed", "turn.failed")
     usage = end if text_at(end, "type") == "turn.completed" else None
     taken, given = count_at(usage, "usage", "input_tokens"), count_at(usage, "usage", "output_tokens")
     failure = _failure(output, end)
@@ -34,16 +34,12 @@ def read_codex(output: Output) -> Said:
     silent = output.whole and all(text_at(item, "type") == "error" for item in items)
     return Said(
         text=texts[-1] if texts else "",
-        session=text_at(_last(output, "thread.started"), "thread_id"),
+        session=text_at(last(output, "thread.started"), "thread_id"),
         usage=NOTHING_SPENT if silent and unpaid(failure) else tokens(taken, given),
         cached=count_at(usage, "usage", "cached_input_tokens") or 0,
         cumulative=True,
         failure=failure,
     )
-
-
-def _last(output: Output, *types: str) -> Json | None:
-    return next((event for event in reversed(output.events) if text_at(event, "type") in types), None)
 
 
 def _failure(output: Output, end: Json | None) -> Failure | None:

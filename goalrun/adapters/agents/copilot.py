@@ -6,7 +6,7 @@ Measured with a model of one's own; GitHub's own service was not there to ask.
 from collections.abc import Mapping
 from typing import Literal
 
-from goalrun.adapters.agents.said import Failure, Output, Said, at, count_at, text_at, tokens
+from goalrun.adapters.agents.said import Failure, Output, Said, at, count_at, last, text_at, tokens
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
 from goalrun.core.model import Usage
@@ -27,7 +27,7 @@ def read_copilot(output: Output) -> Said:
     usage, cached = _usage(output)
     return Said(
         text=texts[-1] if texts else "",
-        session=next((text_at(e, "sessionId") for e in reversed(output.events) if e.get("type") == "result"), ""),
+        session=text_at(last(output, "result"), "sessionId"),
         model=text_at(answers[-1], "model") if answers else "",
         usage=usage,
         cached=cached,
@@ -67,7 +67,7 @@ def _list(value: object) -> list[object]:
 
 
 def _failure(output: Output) -> Failure | None:
-    result = next((event for event in reversed(output.events) if event.get("type") == "result"), None)
+    result = last(output, "result")
     if result is not None and result.get("exitCode") == 0:
         return None
     errors = _data(output, "session.error")

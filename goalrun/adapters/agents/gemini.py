@@ -7,7 +7,7 @@ import json
 import re
 from datetime import datetime
 
-from goalrun.adapters.agents.said import Failure, Json, Output, Said, at, count_at, text_at, tokens
+from goalrun.adapters.agents.said import Failure, Json, Output, Said, at, count_at, last, text_at, tokens
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
 
@@ -20,8 +20,8 @@ _TAIL = 4_000
 
 def read_gemini(output: Output) -> Said:
     """What a run says; money is never told, and an answer that was cut is not counted."""
-    result = _last(output, "result")
-    start = _last(output, "init")
+    result = last(output, "result")
+    start = last(output, "init")
     stats = at(result, "stats")
     taken, total = count_at(stats, "input_tokens"), count_at(stats, "total_tokens")
     # Its output tokens leave out those of thinking, which cost the same.
@@ -38,10 +38,6 @@ def read_gemini(output: Output) -> Said:
         denials=_denials(output),
         failure=_failure(output, result),
     )
-
-
-def _last(output: Output, kind: str) -> Json | None:
-    return next((event for event in reversed(output.events) if event.get("type") == kind), None)
 
 
 def _text(output: Output) -> str:
@@ -73,7 +69,7 @@ def _failure(output: Output, result: Json | None) -> Failure | None:
         return _unfinished(output)
     if result.get("status") == "success":
         # It stops itself when it goes in circles, and calls that a success.
-        stopped = _last(output, "error")
+        stopped = last(output, "error")
         return Failure("failed", one_line(text_at(stopped, "message")[:_TAIL], 500) or "stopped") if stopped else None
     message = text_at(result, "error", "message")
     told = one_line(message[:_TAIL], 500) or "gemini reports an error, and not which"

@@ -120,6 +120,11 @@ def _object(line: bytes) -> Iterator[Json]:
         yield found
 
 
+def last(output: Output, *kinds: str) -> Json | None:
+    """The last event whose type is one of these."""
+    return next((event for event in reversed(output.events) if event.get("type") in kinds), None)
+
+
 def at(value: object, *keys: str | int) -> Any:  # noqa: ANN401 - whatever a JSON text holds
     """A place in a JSON value, or None."""
     for key in keys:
