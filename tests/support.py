@@ -34,8 +34,8 @@ MEASURE = (
     "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); "
     "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
 )
-"""Runs a command from a small process, because a peak begins with that of the parent, and writes down the largest of all
-that were waited for, grandchildren included, in KiB: getrusage(2)."""
+"""Runs a command from a small process, because a peak begins with that of the parent, and writes down the largest of
+all that were waited for, grandchildren included, in KiB: getrusage(2)."""
 
 
 def git(folder: Path, *arguments: str, check: bool = True) -> str:
