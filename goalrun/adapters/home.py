@@ -72,8 +72,10 @@ class Home:
         if self.path.stat().st_uid != os.geteuid():
             raise SettingsError(f"the state folder {self.path} belongs to another user", hint=_HINT)
         marker = self.path / MARKER
+        # Another goalrun may be making it now, or was killed while it did: its half-written marker is nobody else's.
+        others = [path for path in self.path.iterdir() if not path.name.startswith(f".{MARKER}.")]
         if not marker.exists():
-            if any(self.path.iterdir()):
+            if others:
                 raise SettingsError(f"{self.path} is no goalrun state folder: it holds other files", hint=_HINT)
             return
         found = marker.read_text(encoding="utf-8", errors="replace").strip()

@@ -101,6 +101,36 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
         Home(tmp_path / "state").prepare()
 
 
+def test_a_folder_that_another_goalrun_is_making_or_died_making_is_used(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".goalrun-state.4242.tmp").write_text("", "utf-8")
+    Home(tmp_path / "state").prepare()
+    assert Home(tmp_path / "state").ids() == []
+
+
+def test_many_that_make_the_folder_at_once_all_get_it(tmp_path: Path) -> None:
+    """Each round is one fresh folder and six processes, let go by the end of one pipe."""
+    program = (
+        "import sys; from pathlib import Path; from goalrun.adapters.home import Home\n"
+        "for folder in sys.stdin: Home(Path(folder.strip())).prepare(); print('made', flush=True)"
+    )
+    racing = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    streams = [(process.stdin, process.stdout) for process in racing]
+    for number in range(100):
+        for given, _ in streams:
+            assert given is not None
+            given.write(f"{tmp_path}/{number}\n")
+            given.flush()
+        for _, told in streams:
+            assert told is not None
+            assert told.readline() == "made\n"
+    for process in racing:
+        process.communicate()
+
+
 def test_ids_have_one_shape_and_sort_by_age(state: Home) -> None:
     made = [state.new_goal(NOW + timedelta(seconds=seconds)) for seconds in (0, 0.01, 1, 3600, 86_400, 86_400 * 400)]
     assert all(re.fullmatch(r"g-\d{8}-[a-z2-7]{9}", goal) for goal in made)
