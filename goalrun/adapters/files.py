@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from goalrun.adapters.points import reached
 from goalrun.errors import EnvironmentFailure
 
 
@@ -28,7 +29,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        reached("file written")
         temporary.replace(path)
+        reached("file renamed")
         sync_folder(path.parent)
     except OSError as failure:
         with suppress(OSError):

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
+from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
 
 OLDEST = (2, 32)
@@ -144,6 +145,8 @@ def _execute(
     from git.cmd import Git
     from git.exc import GitCommandNotFound
 
+    verb = _verb(arguments)
+    reached(f"git {verb} before")
     try:
         result = Git(str(cwd)).execute(
             [program(), *SAFE_OPTIONS, *(os.fsdecode(argument) for argument in arguments)],
@@ -159,6 +162,7 @@ def _execute(
         )
     except (GitCommandNotFound, OSError) as failure:
         raise GitFailed(f"git cannot be started in {cwd}: {failure}") from failure
+    reached(f"git {verb} after")
     status, stdout, stderr = cast("tuple[int, bytes | None, str]", result)
     return Output(status, stdout or b"", stderr)
 
@@ -181,6 +185,9 @@ def checked(
 
 def _require_success(arguments: Sequence[str | bytes], output: Output) -> None:
     if output.status != 0:
-        verb = next((os.fsdecode(word) for word in arguments if not os.fsdecode(word).startswith("-")), "git")
         said = " ".join(output.stderr.split())[:500]
-        raise GitFailed(f"git {verb} failed with status {output.status}: {said}")
+        raise GitFailed(f"git {_verb(arguments)} failed with status {output.status}: {said}")
+
+
+def _verb(arguments: Sequence[str | bytes]) -> str:
+    return next((os.fsdecode(word) for word in arguments if not os.fsdecode(word).startswith("-")), "git")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from goalrun.adapters.points import reached
 from goalrun.adapters.views import APPLICATION_ID, FORMAT, broken, open_to_read, require_format
 from goalrun.core import result
 from goalrun.core.events import Event, Record
@@ -75,6 +76,7 @@ class SqliteJournal:
         after = apply(state, record)
         body = record.event.model_dump_json()
         digest = _digest(self._digest, record, body)
+        reached(f"journal {event.kind} before")
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
@@ -82,11 +84,13 @@ class SqliteJournal:
                 (record.seq, record.at, record.elapsed, body, digest),
             )
             self._write_views(after, digest)
+            reached(f"journal {event.kind} written")
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}") from failure
+        reached(f"journal {event.kind} durable")
         self._seq, self._digest = record.seq, digest
         return record, after
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.files import private_folder, write_whole
 from goalrun.adapters.identity import is_alive, myself
+from goalrun.adapters.points import reached
 from goalrun.adapters.views import OWNER, runner
 from goalrun.core.model import ProcessIdentity
 from goalrun.core.spec import Value
@@ -137,6 +138,7 @@ class WorkspaceLock:
         except BaseException:
             self.release()
             raise
+        reached("lock held")
         return tuple(filed.claim.goal for filed in self._dead if filed.claim is not None)
 
     def forget_dead(self) -> None:
@@ -155,6 +157,7 @@ class WorkspaceLock:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+            reached("lock released")
 
     def _guard(self) -> FileLock:
         # Held for milliseconds, around every look at the claims and every change of them.
@@ -177,6 +180,7 @@ class WorkspaceLock:
                 )
                 write_whole(record, claim.model_dump_json())
                 self._mine = Filed(record, claim)
+                reached("lock claimed")
         except Timeout as failure:
             raise EnvironmentFailure(
                 f"the locks in {self._folder} cannot be used: somebody holds their guard"
@@ -280,6 +284,7 @@ class RunLock:
         except NotImplementedError:
             if owner is not None:
                 return False
+        reached("runner locked")
         write_whole(self._owner, myself().model_dump_json())
         return True
 

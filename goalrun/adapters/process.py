@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import identify
+from goalrun.adapters.points import reached
 from goalrun.core.model import ProcessIdentity
 from goalrun.errors import Interrupted, ProcessFailure
 
@@ -101,9 +102,14 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
     try:
         ready = _status(supervisor, lambda: None, ANSWER_SECONDS)
         _expect(ready, "ready")
+        reached("process ready")
         on_start(identify(ready["pid"]))
+        reached("process recorded")
         _say(supervisor, b"g")
-        return _finished(_status(supervisor, poll, command.timeout + ANSWER_SECONDS), command)
+        reached("process running")
+        status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
+        reached("process ended")
+        return _finished(status, command)
     finally:
         _end(supervisor)
 

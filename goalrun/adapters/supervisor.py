@@ -309,6 +309,8 @@ def main() -> None:
     """Supervise one command."""
     order = read_order()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # A command can stop its supervisor; when goalrun dies it has to go on, to see that and end the command.
+    prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     # A terminal's signals are for goalrun, which then says what is to be done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
