@@ -40,7 +40,7 @@ from goalrun.core.model import (
 )
 from goalrun.core.ports import Clock, Control, Journal, Judge, Reporter, Store, Task, Verifier, Worker
 from goalrun.core.prompt import judge_brief, turn_time, worker_prompt
-from goalrun.core.spec import seconds
+from goalrun.core.value import seconds
 from goalrun.errors import EnvironmentFailure, Interrupted
 
 DIFF_CHARS = 60_000

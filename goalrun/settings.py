@@ -19,7 +19,8 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
-from goalrun.core.spec import Limits, Text, Value, seconds
+from goalrun.core.spec import Limits
+from goalrun.core.value import Text, Value, seconds
 from goalrun.errors import SettingsError
 
 MAX_FILE_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from goalrun.adapters.files import write_whole
 from goalrun.adapters.reports.found import Found, Outcome
-from goalrun.core.spec import Value
+from goalrun.core.value import Value
 from goalrun.errors import EnvironmentFailure
 
 FILE = "baseline.json"

@@ -15,7 +15,8 @@ from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.core.evidence import clean, one_line
 from goalrun.core.model import NOTHING_SPENT, Judgement, Usage, Verdict
 from goalrun.core.ports import AgentFailure, OnProcess
-from goalrun.core.spec import AgentSpec, GoalSpec, Value
+from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.core.value import Value
 
 ATTEMPTS = 2
 MAX_REPLY_CHARS = 256 << 10

@@ -25,7 +25,7 @@ from goalrun.adapters.identity import is_alive, myself
 from goalrun.adapters.points import reached
 from goalrun.adapters.views import OWNER, runner
 from goalrun.core.model import ProcessIdentity
-from goalrun.core.spec import Value
+from goalrun.core.value import Value
 from goalrun.errors import EnvironmentFailure, WorkspaceBusy
 
 GUARD_SECONDS = 30.0

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from goalrun.core.model import GoalState
-from goalrun.core.spec import Limits, seconds
+from goalrun.core.spec import Limits
+from goalrun.core.value import seconds
 from goalrun.errors import SpecError
 from goalrun.settings import LimitSettings
 

@@ -22,7 +22,7 @@ from goalrun.adapters.sandbox import probe, strongest
 from goalrun.cli import projects
 from goalrun.cli.render import note, out, paint, print_json
 from goalrun.core.evidence import count
-from goalrun.core.spec import seconds
+from goalrun.core.value import seconds
 from goalrun.errors import GoalrunError, SettingsError
 from goalrun.settings import agents, load, user_file, write_toml
 from goalrun.wiring import open_session, workspace_here

@@ -18,7 +18,8 @@ from goalrun.core.model import (
     VerificationReport,
     WorkerReport,
 )
-from goalrun.core.spec import GoalSpec, Limits, Value
+from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.value import Value
 
 
 class GoalCreated(Value):

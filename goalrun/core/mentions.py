@@ -12,7 +12,7 @@ from posixpath import basename, dirname, join, normpath
 
 from goalrun.core import commands, javascript
 from goalrun.core.makefiles import Make
-from goalrun.core.spec import Value
+from goalrun.core.value import Value
 
 PYTEST_FILES = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", "tox.ini", "setup.cfg")
 MAX_LINES = 1_000

@@ -6,7 +6,8 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from goalrun.core.spec import GoalSpec, Value
+from goalrun.core.spec import GoalSpec
+from goalrun.core.value import Value
 
 Number = TypeVar("Number", int, float)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 from goalrun.core.model import CheckResult, TurnOutcome, TurnRecord, VerificationReport
-from goalrun.core.spec import Value
+from goalrun.core.value import Value
 
 SIMILAR = 0.8
 """Jaccard index of word trigrams from which two reasons say the same."""

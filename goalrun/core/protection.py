@@ -17,7 +17,8 @@ from typing import Literal
 from goalrun.core import commands
 from goalrun.core.mentions import Mentions
 from goalrun.core.model import Tamper
-from goalrun.core.spec import Value, VerificationSpec
+from goalrun.core.spec import VerificationSpec
+from goalrun.core.value import Value
 
 TEST_ROOTS = (
     "tests", "test", "__tests__", "spec", "specs", "testdata", "__snapshots__", "__mocks__", "__fixtures__", "e2e",

@@ -6,7 +6,8 @@ import pytest
 from support import write
 
 from goalrun.adapters.agents import READERS
-from goalrun.core.spec import Limits, seconds
+from goalrun.core.spec import Limits
+from goalrun.core.value import seconds
 from goalrun.errors import SettingsError
 from goalrun.settings import (
     AgentSettings,

@@ -1,0 +1,210 @@
+"""What a flow is: steps, how they hang together, and what becomes of each."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from goalrun.core.value import Json, JsonObject, Seconds, Text, Value, seconds
+
+MAX_STEPS = 1_000
+MAX_PROMPT_CHARS = 5_000_000
+STEP_ID = r"[A-Za-z0-9_-]{1,64}"
+KINDS = ("prompt", "run", "flow", "python", "ask", "member")
+"""Keys of which a step has exactly one: what it does."""
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+"""One text, or a list of them."""
+
+
+class _Keyed(Value):
+    """A value whose fields may be called what Python reserves: ``with``, ``as``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Arg(Value):
+    """One argument of a flow. ``default`` is used where none is given; without one it is null, or ``required``."""
+
+    default: Json = None
+    required: bool = False
+    help: str = ""
+
+
+class Retry(Value):
+    """How often a failed call is tried again: after ``delay * factor^k`` seconds, at most a minute."""
+
+    max: int = Field(default=0, ge=0, le=20)
+    delay: Annotated[float, BeforeValidator(seconds), Field(ge=0, le=60)] = 0.0
+    factor: float = Field(default=1.0, ge=1, le=10)
+
+    def pause(self, failed: int) -> float:
+        """Seconds before the next try, after so many have failed."""
+        return float(min(60.0, self.delay * self.factor ** (failed - 1)))
+
+
+class FlowBudget(Value):
+    """What all calls of one run of a flow may spend together; strictly more ends the run as ``blocked``."""
+
+    usd: float | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+
+
+class Member(Value):
+    """One of several who do a step: an agent, or a command.
+
+    Attributes:
+        prompt: in place of the step's.
+        prompt_add: behind the step's.
+    """
+
+    agent: Text | None = None
+    run: Text | tuple[str, ...] | None = None
+    prompt: str | None = None
+    prompt_add: str = ""
+    model: Text | None = None
+
+
+class Step(_Keyed):
+    """One node of a flow: what is done (exactly one of ``KINDS``), when, and what counts as done.
+
+    Attributes:
+        run: argv, or a line for ``bash -c``, which takes no placeholders.
+        python: ``file.py:function``, a worker written in Python; the file is beside the flow's.
+        with_: arguments of ``flow`` or ``python`` (key ``with``).
+        each: a placeholder or a list: the step is done once for each element, called ``as``.
+        gate: the answer says whether the flow goes on; an unclear one does as ``on_unclear`` says.
+        check: commands that have to pass, in a clean worktree, on what the step, or a member, left.
+        max_turns: how often a step with ``check`` is tried, with what failed as feedback.
+        strategy: of several members: ``all`` do the same in the shared workspace, ``compete``, each in a worktree of
+            its own, for the one whose checks pass, or are put together by ``lead`` (``synthesize``).
+        setup: run in a member's new worktree first.
+        score: a command that prints a number; more is better, after the checks.
+        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside.
+        join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
+            settled, at least one succeeded and none blocked.
+        optional: its failure does not fail the flow, and counts as done for what needs it.
+        expect: what its JSON has to be: ``"json"``, ``"array"``, a table of allowed values, or a JSON Schema's file.
+        writes: False runs it read-only where that can be done, and leaves the tree out of what it is recognised by.
+        cache: False never takes its result from an earlier run, and asks a person where it may have been cut.
+        cache_tree: False recognises it whatever the files are.
+    """
+
+    id: Annotated[str, Field(pattern=f"^{STEP_ID}$")]
+    agent: Text | None = None
+    model: Text | None = None
+    prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
+    run: Text | tuple[str, ...] | None = None
+    flow: Text | None = None
+    python: Text | None = None
+    with_: JsonObject = Field(default={}, alias="with")
+    ask: str | None = None
+    member: tuple[Member, ...] = ()
+    strategy: Literal["all", "compete", "synthesize"] = "all"
+    pick: Literal["first", "best"] = "first"
+    score: Text | None = None
+    lead: Text | None = None
+    lead_prompt: str | None = None
+    each: str | tuple[Json, ...] | None = None
+    as_: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = Field(default="item", alias="as")
+    gate: bool = False
+    on_unclear: Literal["block", "pass"] = "block"
+    check: Names = ()
+    max_turns: int = Field(default=1, ge=1, le=100)
+    protect: Names = ()
+    may_change: Names = ()
+    setup: Text | None = None
+    apply: Literal["tree", "none"] = "tree"
+    workspace: Literal["shared", "worktree"] = "shared"
+    needs: Names = ()
+    when: str = ""
+    join: Literal["all", "any", "done"] = "all"
+    retry: Retry = Retry()
+    optional: bool = False
+    final: bool = False
+    expect: str | JsonObject | None = None
+    timeout: Seconds | None = None
+    concurrency: int | None = Field(default=None, ge=1, le=64)
+    env: Mapping[str, str] = {}
+    writes: bool = True
+    cache: bool = True
+    cache_tree: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Which of ``KINDS`` it is."""
+        return next(kind for kind in KINDS if getattr(self, kind))
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None and getattr(self, kind) != ()]
+        # A group's members share the step's prompt.
+        kinds = [kind for kind in given if not (kind == "prompt" and "member" in given)]
+        if len(kinds) != 1:
+            said = " and ".join(kinds) if kinds else "none"
+            raise ValueError(f"step {self.id!r} needs exactly one of {', '.join(KINDS)}; it has {said}")
+        return self
+
+
+class Flow(Value):
+    """Steps, from a file or from another program.
+
+    Attributes:
+        args: what it takes, in order; text without names goes to the first.
+        concurrency: how many calls run at once.
+        agents: names that its steps use, as a configuration's ``[agents.NAME]``, or ``use`` and ``model``.
+        flows: flows that its steps use, by name.
+        source: the file that it came from; "" for one made by a program.
+    """
+
+    name: Text
+    description: str = ""
+    args: Mapping[str, Arg] = {}
+    concurrency: int = Field(default=4, ge=1, le=64)
+    budget: FlowBudget = FlowBudget()
+    agents: Mapping[str, JsonObject] = {}
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
+    flows: Mapping[str, "Flow"] = {}
+    source: str = ""
+
+    def step(self, name: str) -> Step:
+        """A step by its id."""
+        return next(step for step in self.steps if step.id == name)
+
+
+Status = Literal["done", "failed", "skipped", "blocked", "waiting"]
+
+
+class Result(Value):
+    """What came of a call, of a step, or of a whole flow; never a bare null.
+
+    Attributes:
+        before: the tree that it began with; "" where files play no part.
+        after: the tree that it left.
+        attempts: how often it was tried; 0 where nothing ran.
+        cached: taken from an earlier run.
+    """
+
+    status: Status
+    reason: str = ""
+    text: str = ""
+    json_: Json = Field(default=None, alias="json")
+    seconds: float = 0.0
+    attempts: int = 0
+    cached: bool = False
+    agent: str = ""
+    model: str = ""
+    before: str = ""
+    after: str = ""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is done."""
+        return self.status == "done"

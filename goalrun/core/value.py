@@ -1,0 +1,34 @@
+"""What every value of the core is built from."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Json = JsonValue
+"""Anything that JSON can say."""
+JsonObject = Mapping[str, JsonValue]
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> object:
+    """A duration in seconds, from a number or from text like ``90s``, ``30m``, ``1h30m``, ``2h``."""
+    if not isinstance(value, str):
+        return value
+    pieces = re.fullmatch(r"((?:\d+(?:\.\d+)?[smhd])+)|(\d+(?:\.\d+)?)", value.strip())
+    if pieces is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 30m or 2h")
+    if pieces[2]:
+        return float(pieces[2])
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=1)]
+
+
+class Value(BaseModel):
+    """Base of every value: frozen and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
