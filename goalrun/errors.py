@@ -4,6 +4,7 @@ GoalrunError
 ├── UserError            the user can fix it; nothing was started             exit 2
 │   ├── SettingsError    a configuration file or flag
 │   ├── SpecError        the goal itself
+│   ├── FlowError        a flow, or its file
 │   ├── UnknownGoal      a goal id that is unknown or ambiguous
 │   └── WorkspaceBusy    another goal holds the workspace                     exit 8
 ├── EnvironmentFailure   the machine failed; never a verdict, never a turn    exit 11
@@ -40,6 +41,18 @@ class SettingsError(UserError):
 
 class SpecError(UserError):
     """The goal cannot be run as it was asked for."""
+
+
+class FlowError(UserError):
+    """A flow, or its file, is wrong.
+
+    Attributes:
+        found: all that is wrong, one line each; the message is the first of them.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", found: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.found = found or (message,)
 
 
 class UnknownGoal(UserError):

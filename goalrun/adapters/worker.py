@@ -33,15 +33,19 @@ class AgentWorker:
     Args:
         folder: the goal's folder.
         hidden: the state folder, which the worker gets to see empty, among processes of its own; None does neither.
+        writes: False lets it only read the workspace, where it has namespaces of its own.
     """
 
-    def __init__(self, agent: AgentSpec, spec: GoalSpec, folder: Path, hidden: Path | None, means: Means) -> None:
+    def __init__(
+        self, agent: AgentSpec, spec: GoalSpec, folder: Path, hidden: Path | None, means: Means, *, writes: bool = True
+    ) -> None:
         self.name = agent.name
         self._agent = agent
         self._spec = spec
         self._folder = folder
         self._hidden = hidden
         self._means = means
+        self._frozen = None if writes else Path(spec.workspace)
         self._start = Path(spec.workspace) / spec.subfolder
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
@@ -108,7 +112,7 @@ class AgentWorker:
             kept=kept,
             timeout=timeout,
             env=env,
-            isolate=None if hidden is None else lambda argv: isolated(argv, self._start, hidden),
+            isolate=None if hidden is None else lambda argv: isolated(argv, self._start, hidden, frozen=self._frozen),
             launcher="" if hidden is None else str(bwrap()),
         )
 

@@ -54,10 +54,7 @@ class Steps:
     def do(self, scope: Scope, step: Step) -> Result:
         """What becomes of a step whose turn it is; recorded."""
         path = scope.path + step.id
-        if step.each is None:
-            made = self._one(Doing(scope, step, path))
-        else:
-            made = self._each(scope, step, path)
+        made = self._one(Doing(scope, step, path)) if step.each is None else self._each(scope, step, path)
         self.calls.settle(path, made.result, made.why)
         return made.result
 
@@ -214,7 +211,7 @@ def together(results: Sequence[Result]) -> Result:
         reason=reason,
         by=first.by if first is not None and worst == "blocked" else "",
         text="\n\n---\n\n".join(parts),
-        json=values,
+        json_=values,
         seconds=sum(each.seconds for each in results),
         attempts=sum(each.attempts for each in results),
         cached=bool(results) and all(each.cached for each in results),
