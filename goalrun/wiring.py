@@ -34,7 +34,7 @@ from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
-from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
+from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter, Worker
@@ -335,20 +335,21 @@ def _workers(
     """The worker's agent and those that stand in for it, or a flow."""
     if spec.flow is None:
         return [AgentWorker(agent, spec, folder, hidden, means) for agent in spec.worker.chain]
+    own = folder
 
-    def hire(agent: AgentSpec, where: str, *, writes: bool, poll: Callable[[], None]) -> Worker:
+    def hire(agent: AgentSpec, folder: str, *, writes: bool, poll: Callable[[], None]) -> Worker:
         def both() -> None:
             means.poll()
             poll()
 
-        there = GoalSpec(**{**dict(spec), "workspace": where})
-        return AgentWorker(agent, there, folder, hidden, means._replace(poll=both), writes=writes)
+        there = GoalSpec(**{**dict(spec), "workspace": folder})
+        return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
 
     ports = FlowPorts(
         hire=hire,
         slots=Slots(session.home.path, spec.flow.slots),
         desk=StoreDesk(store, Path(spec.workspace), spec.subfolder),
-        shelf=FileShelf(folder),
+        shelf=FileShelf(own),
         clock=clock,
         poll=means.poll,
     )
@@ -400,8 +401,8 @@ def start_detached(session: Session, goal: str, options: list[str]) -> Callable[
     return spawn_detached(argv, session.environment, folder / "runner.log")
 
 
-def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> GoalState | None:
-    """Record the end of a goal that no process runs; None if one does after all."""
+def note_idle(session: Session, goal: str, event: GoalStopped | Answered) -> GoalState | None:
+    """Record something of a goal that no process runs; None if one does after all."""
     folder = session.home.folder(goal)
     lock = RunLock(folder)
     if not lock.acquire():
@@ -411,7 +412,7 @@ def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> Goa
         _reap(session, {goal})
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
         try:
-            return journal.append(GoalStopped(state=state, detail=detail), before)[1]
+            return journal.append(event, before)[1]
         finally:
             journal.close()
     finally:

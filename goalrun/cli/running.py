@@ -23,6 +23,7 @@ from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
+from goalrun.core.events import GoalStopped
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
@@ -31,7 +32,7 @@ from goalrun.wiring import (
     Running,
     Session,
     create_goal,
-    end_idle_goal,
+    note_idle,
     open_session,
     open_store,
     require_outside,
@@ -208,7 +209,12 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
             hint=how.hint,
         ),
     )
-    _print_result(session.home.folder(goal), as_json=how.as_json)
+    if state.spec.alone:
+        from goalrun.cli.wrapping import print_flow
+
+        print_flow(session, goal, as_json=how.as_json)
+    else:
+        _print_result(session.home.folder(goal), as_json=how.as_json)
     return EXIT_CODES[state.status]
 
 
@@ -324,7 +330,7 @@ def _end_running(session: Session, goal: str, verb: Literal["pause", "stop"], wa
             # Done as asked, or the goal came to an end of its own first.
             control.clear()
             return
-        elif end_idle_goal(session, goal, wanted, f"goalrun {verb}") is not None:
+        elif note_idle(session, goal, GoalStopped(state=wanted, detail=f"goalrun {verb}")) is not None:
             control.clear()
             return
         time.sleep(TICK_SECONDS / 4)
