@@ -128,6 +128,16 @@ class AgentSettings(Value):
     model_flag: str = ""
 
 
+class HookSettings(Value):
+    """``[hooks]``: commands that are told of what happens; see ``adapters.hooks``."""
+
+    turn: Text | None = None
+    step: Text | None = None
+    member: Text | None = None
+    block: Text | None = None
+    end: Text | None = None
+
+
 class Settings(Value):
     """Everything that can be configured."""
 
@@ -147,6 +157,7 @@ class Settings(Value):
     limits: LimitSettings = LimitSettings()
     verification: VerificationSettings = VerificationSettings()
     agents: Mapping[str, AgentSettings] = {}
+    hooks: HookSettings = HookSettings()
 
 
 class Loaded(NamedTuple):

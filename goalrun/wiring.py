@@ -20,6 +20,7 @@ from goalrun.adapters.deps import load as load_deps
 from goalrun.adapters.desk import StoreDesk
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
+from goalrun.adapters.hooks import Hooks
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import AgentJudge
@@ -183,6 +184,8 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     clock = SystemClock(control.check)
     lock = WorkspaceLock(session.home.path, workspace, spec.id)
     journal = SqliteJournal(folder / JOURNAL, clock)
+    hooks = Hooks(how.reporter, folder, workspace, spec.hooks, session.environment)
+    how = how._replace(reporter=hooks)
     try:
         dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=partial(_tell_wait, folder, how))
         (folder / WAITING).unlink(missing_ok=True)
@@ -206,6 +209,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         (folder / WAITING).unlink(missing_ok=True)
         lock.release()
         journal.close()
+        hooks.close()
 
 
 def _tell_wait(folder: Path, how: Running, message: str) -> None:

@@ -3,18 +3,20 @@
 import sys
 from typing import IO
 
-from goalrun.cli.render import note, paint, painted, seconds
+from goalrun.cli.render import note, paint, painted, seconds, step_line
 from goalrun.core import missing
 from goalrun.core.decide import what_is_missing
 from goalrun.core.events import (
     AgentFailed,
     BaseTaken,
     BaseVerified,
+    CallStarted,
     GoalStopped,
     JudgementFinished,
     QuotaWait,
     Record,
     RunStarted,
+    StepSettled,
     TurnFinished,
     TurnInterrupted,
     TurnParked,
@@ -27,6 +29,7 @@ from goalrun.core.model import GoalState, Usage, VerificationReport
 from goalrun.core.spec import AgentSpec, GoalSpec
 
 MAX_TAMPERS = 10
+COMMAND = "command"
 
 
 class LineReporter:
@@ -58,7 +61,13 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             return ["base: passes already" if achieved else "base:", *_verification(report, stream), *told]
         case TurnStarted(turn=turn, attempt=attempt):
             again = f" (attempt {attempt})" if attempt > 1 else ""
+            if state.spec.alone:
+                return [f"flow {state.spec.worker.name}{again}"]
             return [paint(f"turn {turn} of {state.spec.limits.max_turns}{again}", "strong", stream)]
+        case CallStarted(path=path, agent=agent):
+            return [f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != COMMAND else "")]
+        case StepSettled(path=path, step=step):
+            return [f"  {step_line(path, step.model_dump(), stream)}"]
         case AgentFailed(role=role, reason=reason):
             return [f"  {role} failed: {one_line(reason)}"]
         case QuotaWait(detail=detail):
@@ -104,7 +113,7 @@ def _started(state: GoalState, stream: IO[str]) -> list[str]:
         f"{paint(spec.id, 'strong', stream)}  {one_line(spec.objective, 120)}",
         f"  workspace {one_line(spec.workspace, 400)}",
         f"  worker {_names(spec.worker)}; {_judges(spec)}; limits {', '.join(budget)}",
-        f"  checks{live}: {checks}",
+        *([] if spec.alone else [f"  checks{live}: {checks}"]),
         f"  worker isolation: {state.worker_isolation}",
     ]
 

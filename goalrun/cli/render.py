@@ -103,6 +103,8 @@ def show_lines(result: Json) -> Iterator[str]:
         )
         if worker["model"] or worker["session"]:
             yield f"  agent       {worker['agent']}, model {worker['model'] or '?'}, session {worker['session'] or '-'}"
+        for path, step in worker.get("steps", {}).items():
+            yield f"  step        {step_line(path, step, sys.stdout)}"
         for tool in worker["denials"]:
             yield f"  denied      {one_line(tool)}"
         for edit in record["snapshot"].get("protected_edits", []):
@@ -112,6 +114,16 @@ def show_lines(result: Json) -> Iterator[str]:
             judged = "achieved" if record["judgement"]["achieved"] else "not achieved"
             yield f"  judge       {judged}: {one_line(record['judgement']['reason'])}"
         yield f"  → {record['decision']}: {one_line(record['reason'], 600)}"
+
+
+def step_line(path: str, step: Json, stream: IO[str]) -> str:
+    """What became of a step of a flow, of an item or of a member."""
+    again = " (reused)" if step["cached"] else f" after {step['attempts']} tries" if step["attempts"] > 1 else ""
+    took = f" in {seconds(step['seconds'])}" if step["attempts"] else ""
+    winner = f"; {one_line(step['winner'])} won" if step["winner"] else ""
+    why = f"; not reused: {one_line(step['why'])}" if step["why"] else ""
+    reason = f": {one_line(step['reason'])}" if step["reason"] else ""
+    return f"{painted(step['status'], stream)} {one_line(path)}{again}{took}{winner}{why}{reason}"
 
 
 def verification_lines(verification: Json) -> Iterator[str]:

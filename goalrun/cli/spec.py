@@ -96,6 +96,7 @@ def make_spec(
             verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
             force=force,
             worker_isolation=settings.worker_isolation,
+            hooks={name: command for name, command in settings.hooks.model_dump().items() if command},
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure

@@ -147,6 +147,27 @@ class Session(Value):
     cached: int = 0
 
 
+class StepRecord(Value):
+    """What came of a step of a flow, of one item or of one member of it; ``kept`` and ``digest`` as of a call.
+
+    Attributes:
+        attempts: how often it was tried; 0 where nothing ran.
+        cached: all of it was taken from before.
+        why: why it could not be, where something like it was there.
+        winner: which member's files were taken.
+    """
+
+    status: Status
+    reason: str = ""
+    attempts: int = 0
+    cached: bool = False
+    why: str = ""
+    seconds: float = 0.0
+    winner: str = ""
+    kept: str = ""
+    digest: str = ""
+
+
 class WorkerReport(Value):
     """What became of one run of the worker.
 
@@ -160,6 +181,7 @@ class WorkerReport(Value):
         counted: its usage is in the goal's already, call by call.
         vetoed: why a gate of the worker's own says that this is not the goal; "" where none does.
         transcript: the folder, below the goal's own, that holds its whole output.
+        steps: of a flow: what became of each step, item and member, by path; bounded.
         untied: processes that began meanwhile, work in the workspace and are left alone, because nothing shows that
             the worker started them.
     """
@@ -178,6 +200,7 @@ class WorkerReport(Value):
     session: Session | None = None
     denials: tuple[str, ...] = ()
     wait_for: str = ""
+    steps: Mapping[str, StepRecord] = {}
     untied: tuple[str, ...] = ()
 
 
@@ -197,27 +220,6 @@ class CallRecord(Value):
     before: str = ""
     after: str = ""
     usage: Usage | None = None
-    kept: str = ""
-    digest: str = ""
-
-
-class StepRecord(Value):
-    """What came of a step of a flow, of one item or of one member of it; ``kept`` and ``digest`` as of a call.
-
-    Attributes:
-        attempts: how often it was tried; 0 where nothing ran.
-        cached: all of it was taken from before.
-        why: why it could not be, where something like it was there.
-        winner: which member's files were taken.
-    """
-
-    status: Status
-    reason: str = ""
-    attempts: int = 0
-    cached: bool = False
-    why: str = ""
-    seconds: float = 0.0
-    winner: str = ""
     kept: str = ""
     digest: str = ""
 

@@ -49,6 +49,7 @@ def turn(record: TurnRecord) -> Json:
             "model": worker.model or None,
             "session": worker.session.id if worker.session is not None else None,
             "denials": list(worker.denials),
+            **({"steps": {path: step.model_dump() for path, step in worker.steps.items()}} if worker.steps else {}),
             **({"untied": list(worker.untied)} if worker.untied else {}),
         },
         "snapshot": _snapshot(outcome.snapshot),

@@ -135,6 +135,7 @@ class GoalSpec(Value):
         judges: all of them have to agree; none means that the checks alone decide.
         force: run the worker even where the base already passes.
         wait_quota: sit out a provider's limit; False ends the goal in ``rate_limited``.
+        hooks: commands that are told of what happens, by what they are told of.
         worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
     """
 
@@ -152,6 +153,7 @@ class GoalSpec(Value):
     force: bool = False
     wait_quota: bool = True
     worker_isolation: Literal["auto", "off"] = "auto"
+    hooks: Mapping[str, Text] = {}
 
     @property
     def alone(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from goalrun.core.events import CallFinished, CallStarted, Event, StepSettled
 from goalrun.core.flow.keys import call_key
-from goalrun.core.flow.model import Result
+from goalrun.core.flow.model import MAX_STEPS, Result
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
 from goalrun.core.spec import AgentSpec
@@ -92,6 +92,7 @@ class Calls:
         }
         self._agents = 0
         self._halted: Exception | None = None
+        self.steps: dict[str, StepRecord] = {}
 
     def make(self, call: Call) -> Made:
         """Make a call, or take its result from before.
@@ -140,6 +141,9 @@ class Calls:
             kept=kept,
             digest=digest,
         )
+        with self._lock:
+            if len(self.steps) < MAX_STEPS:
+                self.steps[path] = step
         self.note(StepSettled(turn=self.task.turn, path=path, step=step))
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:

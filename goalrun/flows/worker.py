@@ -93,4 +93,5 @@ def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerRe
         reason=result.reason,
         vetoed=result.reason if result.status == "blocked" and not stopped else "",
         agent=name,
+        steps=calls.steps,
     )
