@@ -213,7 +213,7 @@ def together(results: Sequence[Result]) -> Result:
         text="\n\n---\n\n".join(parts),
         json_=values,
         seconds=sum(each.seconds for each in results),
-        attempts=sum(each.attempts for each in results),
+        attempts=max((each.attempts for each in results), default=0),
         cached=bool(results) and all(each.cached for each in results),
         before=results[0].before if results else "",
         after=results[-1].after if results else "",
