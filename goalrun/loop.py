@@ -38,7 +38,7 @@ from goalrun.core.model import (
     VerificationReport,
     WorkerReport,
 )
-from goalrun.core.ports import Clock, Control, Journal, Judge, Reporter, Store, Task, Verifier, Worker
+from goalrun.core.ports import AnswerNeeded, Clock, Control, Journal, Judge, Reporter, Store, Task, Verifier, Worker
 from goalrun.core.prompt import judge_brief, turn_time, worker_prompt
 from goalrun.core.value import seconds
 from goalrun.errors import EnvironmentFailure, Interrupted
@@ -96,6 +96,9 @@ class GoalLoop:
                     self._note(GoalStopped(state=State.PAUSED, detail="paused after one turn, as asked"))
         except Interrupted as asked:
             self._interrupted(asked)
+        except AnswerNeeded as question:
+            self._cut("it waits for a person")
+            self._note(GoalStopped(state=State.WAITING, detail=str(question), question=question.key))
         except QuotaStop as limit:
             self._note(GoalStopped(state=State.RATE_LIMITED, detail=explained(limit)))
         except EnvironmentFailure as failure:
@@ -172,7 +175,8 @@ class GoalLoop:
         limits, usage = self.state.spec.limits, self.state.usage
         left = None if limits.max_usd is None or usage.usd is None else max(0.0, limits.max_usd - usage.usd)
         session = self.state.sessions.get(worker.name)
-        task = Task(prompt, turn, attempt, turn_time(limits, usage), session, left)
+        time = turn_time(limits, usage)
+        task = Task(prompt, turn, attempt, time, session, left, state=self.state, note=self._note)
         return worker.run(task, self._on_process)
 
     def _verified(self, snapshot: Snapshot) -> VerificationReport:
@@ -180,6 +184,8 @@ class GoalLoop:
         if opened.verification is not None:
             return opened.verification
         label = f"turn-{opened.turn}"
+        if self.state.spec.kind == "flow":
+            return VerificationReport(outcome="pass", sandbox="none")
         report = self._retrying(lambda: self._ports.verifier.verify(snapshot, label, self._on_process))
         self._note(VerificationFinished(turn=opened.turn, report=report))
         return report
@@ -263,6 +269,10 @@ class GoalLoop:
         opened = self._opened()
         label = f"turn-{opened.turn}-interrupted-{opened.attempt}"
         snapshot = self._ports.store.snapshot(label)
+        flow = self.state.flow
+        if self.state.spec.flow is not None and not any(begun.spends for begun in flow.begun.values()):
+            # What its calls spent is recorded call by call.
+            usage = NOTHING_SPENT
         self._note(TurnInterrupted(turn=opened.turn, reason=reason, snapshot=snapshot, usage=usage))
 
     def _opened(self) -> OpenTurn:

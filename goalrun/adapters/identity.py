@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from goalrun.core.model import ProcessIdentity
 
+CALL_VARIABLE = "GOALRUN_CALL_ID"
+"""The same for one call of an agent."""
 GOAL_VARIABLE = "GOALRUN_GOAL_ID"
 """Set in the environment of every process that a goal starts; children inherit it."""
 REAP_SECONDS = 5.0
@@ -80,8 +82,8 @@ def runs(pid: int, start: str, boot: str, host: str) -> bool:
     return boot == boot_id() and start != "" and start_time(pid) == start
 
 
-def reap(processes: "Iterable[ProcessIdentity]", goal: str) -> int:
-    """Kill what a dead run left: the journalled processes, their sessions, and all that carry the goal's id.
+def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL_VARIABLE) -> int:
+    """Kill what a dead run left: the journalled processes, their sessions, and all that carry the goal's id, the mark.
 
     A process is only signalled while its identity, or its environment, says that it belongs to the goal; this
     process and its ancestors never are.
@@ -95,7 +97,7 @@ def reap(processes: "Iterable[ProcessIdentity]", goal: str) -> int:
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        found = [process for process in _belonging(sessions, goal) if process.pid not in spared]
+        found = [process for process in _belonging(sessions, variable, mark) if process.pid not in spared]
         if not found:
             break
         for process in found:
@@ -142,12 +144,12 @@ def _ours(process: "ProcessIdentity") -> bool:
     return process.host == socket.gethostname() and is_alive(process)
 
 
-def _belonging(sessions: set[int], goal: str) -> "Iterator[psutil.Process]":
+def _belonging(sessions: set[int], variable: str, mark: str) -> "Iterator[psutil.Process]":
     import psutil
 
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 continue
-            if os.getsid(process.pid) in sessions or process.environ().get(GOAL_VARIABLE) == goal:
+            if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:
                 yield process

@@ -22,7 +22,9 @@ AS_ROOT = f'{MOUNT} -t proc proc /proc && exec {SETPRIV} {GIVEN_UP} -- "$@"'
 """Root mounts /proc itself: bubblewrap would cover parts of it, and then no sandbox inside could have a /proc."""
 
 
-def isolated(argv: Sequence[str], cwd: Path, state: Path, *, root: bool | None = None) -> tuple[str, ...]:
+def isolated(
+    argv: Sequence[str], cwd: Path, state: Path, *, root: bool | None = None, frozen: Path | None = None
+) -> tuple[str, ...]:
     """A command line that runs another one with the state folder hidden, among processes of its own.
 
     Args:
@@ -30,8 +32,11 @@ def isolated(argv: Sequence[str], cwd: Path, state: Path, *, root: bool | None =
         cwd: where it starts.
         state: the folder that it gets to see empty.
         root: whether root will run it; None is whoever runs this.
+        frozen: a folder that it may only read.
     """
     program = [str(bwrap()), "--dev-bind", "/", "/", "--tmpfs", str(state), "--unshare-pid", "--die-with-parent"]
+    if frozen is not None:
+        program += ["--ro-bind", str(frozen), str(frozen)]
     options = ["--chdir", str(cwd), "--json-status-fd", str(process.STATUS_FD)]
     if root if root is not None else os.geteuid() == 0:
         return (*program, "--cap-add", "ALL", *options, "--", "/bin/sh", "-c", AS_ROOT, "sh", *argv)

@@ -31,7 +31,7 @@ CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABO
 
 
 class SqliteJournal:
-    """The one writer of a goal's journal.
+    """The one writer of a goal's journal; one thread at a time may write.
 
     Args:
         path: the file; made if it is not there.
@@ -44,7 +44,7 @@ class SqliteJournal:
         self._started = clock.monotonic()
         new = not path.exists()
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             if not new:
                 # Before anything is set: what is not ours stays as it is.
                 require_format(self._db, path)

@@ -98,6 +98,18 @@ def held(path: Path, poll: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
+def try_lock(path: Path) -> Callable[[], None] | None:
+    """Take a lock if it is free: what lets it go again, or None. Without kernel locks nothing is held."""
+    lock = kernel_lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except NotImplementedError:
+        return lambda: None
+    return lock.release
+
+
 class WorkspaceLock:
     """The hold of one goal on one workspace, from ``acquire`` to ``release`` or to the end of the process."""
 

@@ -5,7 +5,6 @@ Every command gets its own session, an explicit environment and folder, a deadli
 file does the watching, so that this also holds when goalrun itself is killed.
 """
 
-import ctypes
 import json
 import os
 import select
@@ -35,7 +34,6 @@ ANSWER_SECONDS = 20.0
 """How long a supervisor may take to end a command and to say so; one that takes longer is killed."""
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 1 << 20
-PR_SET_CHILD_SUBREAPER = 36
 STATUS_FD = 200
 """Where a launcher writes its own record, well above what a program has open when it starts."""
 
@@ -115,7 +113,6 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
 
 
 def _start(command: Command) -> subprocess.Popen[bytes]:
-    _adopt_orphans()
     order = {
         "argv": command.argv,
         "cwd": str(command.cwd),
@@ -155,7 +152,7 @@ def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
 
 def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patience: float) -> dict[str, Any]:
     """The supervisor's next line; asks it to end the command if ``poll`` raises."""
-    assert supervisor.stdout is not None  # noqa: S101 - opened above; for the type checker
+    assert supervisor.stdin is not None and supervisor.stdout is not None  # noqa: S101, PT018 - for the type checker
     line = bytearray()
     interrupted: Interrupted | None = None
     end = time.monotonic() + patience
@@ -166,8 +163,12 @@ def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patie
                 raise interrupted or ProcessFailure("the supervisor of a command was killed", hint="resume the goal")
             line += data
             continue
-        # A command can stop its supervisor; it must not win time by that.
-        supervisor.send_signal(signal.SIGCONT if time.monotonic() < end else signal.SIGKILL)
+        # A command can stop its supervisor; it must not win time by that. The guardian, whose group it is, ends what
+        # is overdue.
+        if time.monotonic() < end:
+            os.killpg(supervisor.pid, signal.SIGCONT)
+        elif not supervisor.stdin.closed:
+            supervisor.stdin.close()
         try:
             if interrupted is None:
                 poll()
@@ -230,7 +231,7 @@ def _launched(record: Path, command: Command, exit_code: int) -> int | None:
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:
-    """Close the supervisor's life line, wait for it, and kill what it would have killed if it was killed itself."""
+    """Close the life line of the supervisor and its guardian, and wait until nothing of the command is left."""
     for stream in (supervisor.stdin, supervisor.stdout):
         if stream is not None:
             with suppress(OSError):
@@ -240,27 +241,6 @@ def _end(supervisor: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()
-    if supervisor.returncode != 0:
-        _kill_adopted()
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what a killed supervisor leaves behind (Linux, prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _kill_adopted() -> None:
-    """Kill every child that this process did not start: they were adopted from a dead supervisor."""
-    end = time.monotonic() + GRACE_SECONDS * 5
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    while children.exists() and (pids := children.read_text(encoding="ascii").split()):
-        for pid in map(int, pids):
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-        if time.monotonic() > end:
-            raise ProcessFailure("processes of a command cannot be killed")
 
 
 def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callable[[], int | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from goalrun.adapters import git
 from goalrun.adapters.files import in_the_way, private_folder, write_whole
-from goalrun.adapters.repository import BASE_REF, GITLINK, as_file, entries, present, shown
+from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, entries, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, Trees
 from goalrun.core.model import Snapshot
 from goalrun.errors import EnvironmentFailure, GitFailed
@@ -28,6 +28,12 @@ SEED = b".goalrun-nested"
 
 class GitStore(Trees):
     """A goal's repository. The user's own is only read, and only for what it tracks and ignores."""
+
+    def beside(self, folder: Path, index: Path) -> "GitStore":
+        """The same store for another folder, with an index there."""
+        other = GitStore(self._folder, folder, self._make_protection)
+        other.base, other._index = self.base, index
+        return other
 
     def create(self) -> None:
         """Make the repository, with the user's ignore rules as they are now. Making it again changes nothing."""
@@ -117,6 +123,36 @@ class GitStore(Trees):
         if obstacle is not None:
             raise GitFailed(f"{shown(obstacle)} is in no snapshot and stands in the way", hint="move it away first")
         self._git(["read-tree", "-m", "-u", current, target])
+
+    def bring(self, before: str, after: str) -> bool:
+        """Make in the workspace what happened between two trees.
+
+        Returns:
+            False, and nothing is done, where a file that was changed is neither as before nor as after.
+
+        Raises:
+            GitFailed: a file that is in no snapshot stands in the way.
+        """
+        now = self.snapshot("steps", last=False).tree
+        there = {entry.path: entry.before for entry in self.changes(now, after)}
+        missing = [entry for entry in self.changes(before, after) if entry.path in there]
+        if any(there[entry.path] != entry.before for entry in missing):
+            return False
+        self.check_out(now, self._tree_with(now, [Entry(entry.path, entry.after, entry.before) for entry in missing]))
+        return True
+
+    def merge(self, before: str, after: str) -> tuple[str, ...]:
+        """The same, three-way where both changed a file: the paths in conflict, and then nothing is done."""
+        now = self.snapshot("steps", last=False)
+        ours, base, theirs = (self.commit(tree, "goalrun merge", None) for tree in (now.tree, before, after))
+        merged = self._try(["merge-tree", "--write-tree", "--name-only", "-z", f"--merge-base={base}", ours, theirs])
+        tree, *said = merged.stdout.split(b"\0")
+        if merged.status == 0:
+            self.check_out(now.tree, tree.decode("ascii"))
+            return ()
+        if merged.status != 1:
+            raise GitFailed(f"the files cannot be put together: {' '.join(merged.stderr.split())[:300]}")
+        return tuple(shown(path) for path in said[: said.index(b"")] if path)
 
     def diff(self, snapshot: Snapshot, limit: int) -> str:
         """The patch from the base, at most about ``limit`` characters: the list of files is never cut away."""

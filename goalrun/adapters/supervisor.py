@@ -3,7 +3,8 @@
 Runs as a program of its own (``python -I -S``), with the standard library and ``capture`` alone, so that it starts
 in milliseconds and shares no state with goalrun. It adopts orphans (Linux: PR_SET_CHILD_SUBREAPER, prctl(2)), so a
 double-forked, ``setsid`` child is still found. When goalrun dies, its end of standard input closes, and the
-supervisor kills everything and ends.
+supervisor kills everything and ends. A command can also stop or kill its supervisor: then a guardian, its parent,
+sees to the rest.
 
 Standard input: one JSON line, the order; then single bytes: ``g`` go, ``t`` terminate, ``k`` kill.
 Standard output: JSON lines: ``ready`` (pid), then ``done``, or ``failed``.
@@ -27,6 +28,8 @@ F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
 DRAIN_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
+LAST_SECONDS = 0.5
+"""What a supervisor has, once goalrun is gone, before its guardian ends the command in its place."""
 CHILD_ROUNDS = 200
 LINUX = sys.platform == "linux"
 Note = Callable[[int, int], None]
@@ -305,15 +308,51 @@ class Supervision:
                 pass
 
 
+def guard() -> None:
+    """Become two processes: the one that returns supervises; the other sees to the end, whatever becomes of it."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    supervisor = os.fork()
+    if supervisor == 0:
+        signal.set_wakeup_fd(-1)
+        os.close(woken)
+        os.close(wake)
+        # Stopped by the command, it has to go on when the guardian is killed.
+        prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+        return
+    # Only the supervisor's end of the status may be open: its end says that it is gone.
+    os.close(1)
+    events = select.poll()
+    events.register(woken, select.POLLIN)
+    events.register(0, 0)
+    ended: list[int] = []
+    last: float | None = None
+    while supervisor not in ended and (last is None or time.monotonic() < last):
+        ready = dict(events.poll(None if last is None else LAST_SECONDS * 1000))
+        reap(lambda pid, _: ended.append(pid))
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 4096)
+        if 0 in ready and supervisor not in ended:
+            # Goalrun is dead, or has done with the command: that is for the supervisor to see, if it can.
+            events.unregister(0)
+            os.kill(supervisor, signal.SIGCONT)
+            last = time.monotonic() + LAST_SECONDS
+    sweep()
+    os._exit(0)
+
+
 def main() -> None:
     """Supervise one command."""
-    order = read_order()
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # A command can stop its supervisor; when goalrun dies it has to go on, to see that and end the command.
-    prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     # A terminal's signals are for goalrun, which then says what is to be done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    guard()
+    order = read_order()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         Supervision(order).run()
     except Exception as failure:  # noqa: BLE001 - the one thing left to do is to say so, and leave nothing behind

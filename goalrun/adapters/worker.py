@@ -9,7 +9,7 @@ from goalrun.adapters import process
 from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, shell_command, spent
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import private_folder
-from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
+from goalrun.adapters.identity import CALL_VARIABLE, GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
@@ -19,7 +19,6 @@ from goalrun.core.prompt import BLOCKED_EXIT_STATUS, WAIT_LINE
 from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import EnvironmentFailure
 
-TEXT_CHARS = 16_000
 NOT_FOUND = frozenset({126, 127})
 """Exit statuses by which a shell says that there is no such command (POSIX, "Exit Status for Commands")."""
 LEAST_USD = 0.0001
@@ -34,15 +33,19 @@ class AgentWorker:
     Args:
         folder: the goal's folder.
         hidden: the state folder, which the worker gets to see empty, among processes of its own; None does neither.
+        writes: False lets it only read the workspace, where it has namespaces of its own.
     """
 
-    def __init__(self, agent: AgentSpec, spec: GoalSpec, folder: Path, hidden: Path | None, means: Means) -> None:
+    def __init__(
+        self, agent: AgentSpec, spec: GoalSpec, folder: Path, hidden: Path | None, means: Means, *, writes: bool = True
+    ) -> None:
         self.name = agent.name
         self._agent = agent
         self._spec = spec
         self._folder = folder
         self._hidden = hidden
         self._means = means
+        self._frozen = None if writes else Path(spec.workspace)
         self._start = Path(spec.workspace) / spec.subfolder
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
@@ -59,10 +62,10 @@ class AgentWorker:
                 goes_on = False
                 heard, kept = self._call(task, on_process, None)
         finally:
-            # What carries the goal's id but slipped out of the tree, through a daemon of the system for example.
-            reap((), self._spec.id)
+            # What carries the call's id but slipped out of the tree, through a daemon of the system for example.
+            reap((), self._call_id(task), CALL_VARIABLE)
         self._require_work(heard)
-        report = self._report(heard, kept, task.session if goes_on else None)
+        report = self._report(heard, kept, task.session if goes_on else None, task.chars)
         strangers = untied(Path(self._spec.workspace), begun)
         return WorkerReport(**{**dict(report), "untied": strangers})
 
@@ -79,15 +82,20 @@ class AgentWorker:
         agent = self._agent
         # The attempt, and whether it goes on with a session, name what is kept of it.
         name = f"worker-{task.attempt}{'-resumed' if session is not None else ''}"
-        kept = self._folder / "turns" / f"turn-{task.turn}" / name
+        kept = self._folder / "turns" / f"turn-{task.turn}" / (task.place or name)
         words = agent.command if session is None else agent.resume
         words = (*words, *agent.spend) if task.usd is not None else words
         values = {
             "{session}": session.id if session is not None else "",
             "{usd}": f"{max(task.usd or 0, LEAST_USD):.4f}",
         }
-        order = self._order(words, task.prompt, kept, task.timeout, task.turn)._replace(values=values)
+        env = {CALL_VARIABLE: self._call_id(task), **task.env}
+        order = self._order(words, task.prompt, kept, task.timeout, task.turn)
+        order = order._replace(values=values, env={**order.env, **env})
         return call(agent, order, self._means, partial(on_process, "worker")), kept
+
+    def _call_id(self, task: Task) -> str:
+        return f"{self._spec.id}/{task.turn}/{task.attempt}/{task.place}"
 
     def _order(self, words: tuple[str, ...], prompt: str, kept: Path, timeout: float, turn: int) -> Order:
         hidden = self._hidden
@@ -104,7 +112,7 @@ class AgentWorker:
             kept=kept,
             timeout=timeout,
             env=env,
-            isolate=None if hidden is None else lambda argv: isolated(argv, self._start, hidden),
+            isolate=None if hidden is None else lambda argv: isolated(argv, self._start, hidden, frozen=self._frozen),
             launcher="" if hidden is None else str(bwrap()),
         )
 
@@ -121,9 +129,9 @@ class AgentWorker:
             raise AgentFailure(message, kind=kind, usage=usage, reset=failure.reset)
         self._require_command(heard.finished, heard.output.errors)
 
-    def _report(self, heard: Heard, kept: Path, session: Session | None) -> WorkerReport:
+    def _report(self, heard: Heard, kept: Path, session: Session | None, chars: int) -> WorkerReport:
         finished, said = heard.finished, heard.said
-        text = clean(said.text, TEXT_CHARS, self._means.secrets)
+        text = clean(said.text, chars, self._means.secrets)
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()
         failed = finished.exit_code != 0 or said.failure is not None
         outcome = "timeout" if finished.timed_out else "failed" if failed else "ok"

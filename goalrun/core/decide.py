@@ -14,6 +14,7 @@ from goalrun.core.model import (
     Usage,
     Verdict,
     VerificationReport,
+    WorkerReport,
 )
 from goalrun.core.progress import standstill
 from goalrun.core.spec import GoalSpec
@@ -25,6 +26,8 @@ def decide(state: GoalState, outcome: TurnOutcome) -> Decision:
     The gate is the first rule: nothing but green verification and a judge that does not object is
     ``achieved``, and it comes before every limit, so success on the last allowed turn is success.
     """
+    if state.spec.kind == "flow":
+        return _as_the_flow_ended(outcome.worker)
     stop = _achieved(state, outcome) or _blocked(outcome) or _limit(state, outcome)
     if stop is not None:
         return stop
@@ -46,7 +49,7 @@ def _tree_before(state: GoalState) -> str:
 
 def gate(state: GoalState, outcome: TurnOutcome) -> bool:
     """``min(verification, judgement)``: whether this outcome may be called achieved."""
-    if not verified(state.spec, outcome.verification):
+    if outcome.worker.vetoed or not verified(state.spec, outcome.verification):
         return False
     if outcome.judgement is not None:
         return outcome.judgement.verdict.achieved
@@ -119,6 +122,11 @@ def _achieved(state: GoalState, outcome: TurnOutcome) -> Stop | None:
     return Stop(state=State.ACHIEVED, detail=rests_on(outcome.verification, judge))
 
 
+def _as_the_flow_ended(report: WorkerReport) -> Stop:
+    ends = {"ok": State.DONE, "blocked": State.BLOCKED}.get(report.outcome, State.FAILED)
+    return Stop(state=State.BLOCKED if report.vetoed else ends, detail=report.vetoed or report.reason)
+
+
 def _blocked(outcome: TurnOutcome) -> Stop | None:
     if outcome.worker.outcome == "blocked":
         reason = outcome.worker.reason or "no reason given"
@@ -136,7 +144,7 @@ def spent_after(state: GoalState, outcome: TurnOutcome) -> Usage:
 
 def turn_usage(outcome: TurnOutcome) -> Usage:
     """Tokens and USD of one turn, worker and judge together; its seconds are left to the clock."""
-    usage = outcome.worker.usage or Usage()
+    usage = NOTHING_SPENT if outcome.worker.counted else outcome.worker.usage or Usage()
     if outcome.judgement is not None:
         usage = usage.plus(outcome.judgement.usage or Usage())
     return Usage(

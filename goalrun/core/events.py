@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from goalrun.core.model import (
+    CallRecord,
     Judgement,
     ProcessIdentity,
     Snapshot,
     State,
+    StepRecord,
     TurnRecord,
     Usage,
     VerificationReport,
@@ -130,6 +132,54 @@ class TurnParked(Value):
     snapshot: Snapshot
 
 
+class CallStarted(Value):
+    """A flow is about to pay for a call: an agent, or a command.
+
+    Attributes:
+        path: the step, with item and member where there are several.
+        key: what the call is recognised by; ``number`` counts calls with equal keys.
+        spends: whether tokens are spent; a plain command spends none.
+        asks: a person has to say what becomes of it, where it was cut.
+    """
+
+    kind: Literal["call_started"] = "call_started"
+    turn: int
+    path: str
+    key: str
+    number: int
+    agent: str = ""
+    spends: bool = True
+    asks: bool = False
+
+
+class CallFinished(Value):
+    """What came of it; what is done is not done, or paid for, again."""
+
+    kind: Literal["call_finished"] = "call_finished"
+    turn: int
+    path: str
+    key: str
+    number: int
+    call: CallRecord
+
+
+class StepSettled(Value):
+    """A step of a flow is over, or will not be run."""
+
+    kind: Literal["step_settled"] = "step_settled"
+    turn: int
+    path: str
+    step: StepRecord
+
+
+class Answered(Value):
+    """A person's answer to what a step asks."""
+
+    kind: Literal["answered"] = "answered"
+    key: str
+    text: str
+
+
 class WorkerEnded(Value):
     """The worker is gone: it is not run, or paid for, again, whatever becomes of the snapshot."""
 
@@ -171,11 +221,16 @@ class TurnFinished(Value):
 
 
 class GoalStopped(Value):
-    """The goal ends for a reason that is not a turn's decision: asked to, or infrastructure failed."""
+    """The goal ends for a reason that is not a turn's decision: asked to, or infrastructure failed.
+
+    Attributes:
+        question: key of what a person has to answer, where it waits for that.
+    """
 
     kind: Literal["goal_stopped"] = "goal_stopped"
     state: State
     detail: str
+    question: str = ""
 
 
 Event = (
@@ -190,6 +245,10 @@ Event = (
     | QuotaOver
     | TurnInterrupted
     | TurnParked
+    | CallStarted
+    | CallFinished
+    | StepSettled
+    | Answered
     | WorkerEnded
     | WorkerFinished
     | VerificationFinished

@@ -6,6 +6,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from goalrun.core.flow.model import Status
 from goalrun.core.spec import GoalSpec
 from goalrun.core.value import Value
 
@@ -13,7 +14,10 @@ Number = TypeVar("Number", int, float)
 
 
 class State(StrEnum):
-    """Where a goal stands. ``interrupted`` is not one: it is a running goal whose process is dead."""
+    """Where a goal stands. ``interrupted`` is not one: it is a running goal whose process is dead.
+
+    ``done`` and ``failed`` are how a run of a flow ends.
+    """
 
     RUNNING = "running"
     ACHIEVED = "achieved"
@@ -26,6 +30,8 @@ class State(StrEnum):
     RATE_LIMITED = "rate_limited"
     ERROR = "error"
     PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
 
 
 EXIT_CODES: Mapping[State, int] = {
@@ -39,6 +45,8 @@ EXIT_CODES: Mapping[State, int] = {
     State.RATE_LIMITED: 10,
     State.ERROR: 11,
     State.PAUSED: 130,
+    State.DONE: 0,
+    State.FAILED: 14,
 }
 
 
@@ -149,6 +157,8 @@ class WorkerReport(Value):
         denials: tools that the agent was not allowed to use.
         wait_for: what the worker asks goalrun to wait for before it goes on: a duration, or a command to succeed.
         text: the end of what it said, bounded and redacted.
+        counted: its usage is in the goal's already, call by call.
+        vetoed: why a gate of the worker's own says that this is not the goal; "" where none does.
         transcript: the folder, below the goal's own, that holds its whole output.
         untied: processes that began meanwhile, work in the workspace and are left alone, because nothing shows that
             the worker started them.
@@ -158,8 +168,10 @@ class WorkerReport(Value):
     exit_code: int | None = None
     seconds: float = 0.0
     usage: Usage | None = None
+    counted: bool = False
     text: str = ""
     reason: str = ""
+    vetoed: str = ""
     transcript: str = ""
     agent: str = ""
     model: str = ""
@@ -167,6 +179,73 @@ class WorkerReport(Value):
     denials: tuple[str, ...] = ()
     wait_for: str = ""
     untied: tuple[str, ...] = ()
+
+
+class CallRecord(Value):
+    """What came of one call of a flow. Its words are in the file ``kept``, whose SHA-256 is ``digest``.
+
+    Attributes:
+        before: the tree that it began with; "" where files play no part.
+        usage: what it spent; None is unknown.
+    """
+
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+    agent: str = ""
+    model: str = ""
+    before: str = ""
+    after: str = ""
+    usage: Usage | None = None
+    kept: str = ""
+    digest: str = ""
+
+
+class StepRecord(Value):
+    """What came of a step of a flow, of one item or of one member of it; ``kept`` and ``digest`` as of a call.
+
+    Attributes:
+        attempts: how often it was tried; 0 where nothing ran.
+        cached: all of it was taken from before.
+        why: why it could not be, where something like it was there.
+        winner: which member's files were taken.
+    """
+
+    status: Status
+    reason: str = ""
+    attempts: int = 0
+    cached: bool = False
+    why: str = ""
+    seconds: float = 0.0
+    winner: str = ""
+    kept: str = ""
+    digest: str = ""
+
+
+class Begun(Value):
+    """A call that has begun and has no end yet; see ``CallStarted``."""
+
+    path: str
+    spends: bool = True
+    asks: bool = False
+
+
+class FlowProgress(Value):
+    """What the journal knows of a goal's flow.
+
+    Attributes:
+        calls: what is done, by key and number.
+        begun: what is not over.
+        steps: how the steps of the last turn ended, by path.
+        question: key of what waits for a person.
+        answers: what people answered, by key.
+    """
+
+    calls: Mapping[str, CallRecord] = {}
+    begun: Mapping[str, Begun] = {}
+    steps: Mapping[str, StepRecord] = {}
+    question: str = ""
+    answers: Mapping[str, str] = {}
 
 
 class TestCounts(Value):
@@ -335,6 +414,7 @@ class GoalState(Value):
     feedback: str = ""
     fresh_from: int = 0
     processes: tuple[ProcessIdentity, ...] = ()
+    flow: FlowProgress = FlowProgress()
 
     @property
     def last_snapshot(self) -> Snapshot | None:

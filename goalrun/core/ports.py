@@ -1,6 +1,6 @@
 """What the loop needs of the world: small protocols in our own values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -15,8 +15,11 @@ from goalrun.core.model import (
     VerificationReport,
     WorkerReport,
 )
-from goalrun.errors import EnvironmentFailure
+from goalrun.errors import EnvironmentFailure, GoalrunError
 
+WORKER_TEXT_CHARS = 16_000
+Note = Callable[[Event], None]
+"""Makes an event of the goal durable."""
 OnProcess = Callable[[Literal["worker", "check", "judge"], ProcessIdentity], None]
 """Called with a process that is ready to run and waits until the call returns."""
 
@@ -53,6 +56,11 @@ class Task(NamedTuple):
         timeout: seconds.
         session: the agent's last one.
         usd: what remains of the limit; None without one.
+        state: the goal as it stands; with ``note``, for a worker that is more than one call.
+        note: records what such a worker does.
+        place: folder below the turn's for all that is kept of this run; "" for the worker's own.
+        chars: how much of its text is wanted.
+        env: variables beside the worker's own.
     """
 
     prompt: str
@@ -61,6 +69,19 @@ class Task(NamedTuple):
     timeout: float
     session: Session | None = None
     usd: float | None = None
+    state: GoalState | None = None
+    note: Note | None = None
+    place: str = ""
+    chars: int = WORKER_TEXT_CHARS
+    env: Mapping[str, str] = {}
+
+
+class AnswerNeeded(GoalrunError):
+    """A worker cannot go on before a person has answered; ``key`` is what the answer is recorded under."""
+
+    def __init__(self, question: str, key: str) -> None:
+        super().__init__(question)
+        self.key = key
 
 
 class Clock(Protocol):
@@ -120,6 +141,7 @@ class Worker(Protocol):
 
         Raises:
             AgentFailure: it could not be run at all, or its provider failed it.
+            AnswerNeeded: a person has to answer first.
             Interrupted: the goal was asked to pause or stop; the worker is gone.
         """
         ...

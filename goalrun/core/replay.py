@@ -6,8 +6,11 @@ from typing import assert_never
 from goalrun.core.decide import turn_usage
 from goalrun.core.events import (
     AgentFailed,
+    Answered,
     BaseTaken,
     BaseVerified,
+    CallFinished,
+    CallStarted,
     Event,
     GoalCreated,
     GoalStopped,
@@ -17,6 +20,7 @@ from goalrun.core.events import (
     QuotaWait,
     Record,
     RunStarted,
+    StepSettled,
     TurnFinished,
     TurnInterrupted,
     TurnParked,
@@ -25,11 +29,14 @@ from goalrun.core.events import (
     WorkerEnded,
     WorkerFinished,
 )
-from goalrun.core.model import GoalState, OpenTurn, Session, State, TurnRecord, Usage, WorkerReport
+from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage, WorkerReport
 from goalrun.core.spec import GoalSpec
 
 _OF_A_TURN = (
     TurnStarted,
+    CallStarted,
+    CallFinished,
+    StepSettled,
     WorkerEnded,
     TurnInterrupted,
     TurnParked,
@@ -95,7 +102,7 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             return _with(state, status=State.RUNNING, detail="")
         case TurnInterrupted():
             again = OpenTurn(**{**dict(_again(state)), "interrupted": event.reason})
-            return _with(state, open=again, usage=_spent(state, event.usage))
+            return _with(state, open=again, usage=_spent(state, event.usage), flow=_cut_flow(state.flow))
         case TurnParked():
             return _parked(state, event)
         case WorkerEnded():
@@ -110,7 +117,10 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
         case TurnFinished():
             return advance(state, event.record)
         case GoalStopped():
-            return _with(state, status=event.state, detail=event.detail)
+            asked = _with_flow(state, question=event.question)
+            return _with(asked, status=event.state, detail=event.detail)
+        case CallStarted() | CallFinished() | StepSettled() | Answered():
+            return _flow_went_on(state, event)
         case GoalCreated():
             raise ValueError("a goal is created once")
         case _:
@@ -135,6 +145,35 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
         detail=record.reason,
         processes=(),
     )
+
+
+def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSettled | Answered) -> GoalState:
+    flow = state.flow
+    match event:
+        case CallStarted():
+            begun = Begun(path=event.path, spends=event.spends, asks=event.asks)
+            opened = _with_open(state, launched=True)
+            return _with_flow(opened, begun={**flow.begun, f"{event.key}:{event.number}": begun})
+        case CallFinished():
+            name = f"{event.key}:{event.number}"
+            begun_left = {key: value for key, value in flow.begun.items() if key != name}
+            calls = {**flow.calls, name: event.call} if event.call.status == "done" else flow.calls
+            counted = _with(state, usage=_spent(state, event.call.usage))
+            return _with_flow(counted, begun=begun_left, calls=calls)
+        case StepSettled():
+            return _with_flow(state, steps={**flow.steps, event.path: event.step})
+        case Answered():
+            return _with_flow(state, question="", answers={**flow.answers, event.key: event.text})
+
+
+def _cut_flow(flow: FlowProgress) -> FlowProgress:
+    """What began and was cut is forgotten, but for what a person has to look at."""
+    left = {key: begun for key, begun in flow.begun.items() if begun.asks}
+    return FlowProgress(**{**dict(flow), "begun": left})
+
+
+def _with_flow(state: GoalState, **changes: object) -> GoalState:
+    return _with(state, flow=FlowProgress(**{**dict(state.flow), **changes}))
 
 
 def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
@@ -203,7 +242,8 @@ def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
     known = dict(_again(state)) if state.open is not None else {}
     interrupted = state.open.interrupted if state.open is not None else ""
     opened = OpenTurn(**{**known, "turn": event.turn, "attempt": event.attempt, "interrupted": interrupted})
-    return _with(state, open=opened, hints=event.hints, processes=(), detail="")
+    fresh = _with_flow(state, steps={})
+    return _with(fresh, open=opened, hints=event.hints, processes=(), detail="")
 
 
 def _with_seconds(usage: Usage, seconds: float) -> Usage:

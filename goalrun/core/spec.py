@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from goalrun.core.value import Text, Value
+from goalrun.core.flow.model import Flow
+from goalrun.core.value import Json, Text, Value
 
 MAX_OBJECTIVE_CHARS = 4_000
 """Longest objective on a command line; a file given with ``-f`` may be longer."""
@@ -106,11 +107,28 @@ class VerificationSpec(Value):
     require_strong: bool = False
 
 
+class FlowUse(Value):
+    """A flow as a goal's worker.
+
+    Attributes:
+        args: what it was given, with defaults.
+        agents: everyone whom its steps name, as found at start.
+        slots: how many agents run at once on this machine, over all goals.
+    """
+
+    flow: Flow
+    args: Mapping[str, Json] = {}
+    agents: Mapping[str, AgentSpec] = {}
+    slots: int = Field(default=8, ge=1)
+
+
 class GoalSpec(Value):
     """A goal, frozen by value at start.
 
     Attributes:
         workspace: real path of the workspace's top folder.
+        kind: ``flow`` is a run of a flow for its own sake: one that ends as the flow does.
+        flow: the worker, where it is more than one agent.
         subfolder: where in it worker and checks start; "" is the top.
         hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
         judges: all of them have to agree; none means that the checks alone decide.
@@ -120,10 +138,12 @@ class GoalSpec(Value):
     """
 
     id: Text
+    kind: Literal["goal", "flow"] = "goal"
     objective: Text
     workspace: Text
     subfolder: str = ""
     worker: AgentSpec
+    flow: FlowUse | None = None
     checks: tuple[Text, ...] = ()
     hidden_checks: tuple[Text, ...] = ()
     judges: tuple[AgentSpec, ...] = ()
@@ -135,6 +155,9 @@ class GoalSpec(Value):
 
     @model_validator(mode="after")
     def _somebody_decides(self) -> Self:
-        if not self.checks and not self.judges:
+        if self.kind == "flow":
+            if self.flow is None or self.checks or self.judges:
+                raise ValueError("a run of a flow has a flow, and no checks or judges of its own")
+        elif not self.checks and not self.judges:
             raise ValueError("a goal needs a check or a judge")
         return self

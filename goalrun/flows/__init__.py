@@ -1,1 +1,1 @@
-"""Flows at work: their files, and the order in which their steps run."""
+"""Runs flows: a worker like any other, made of steps that run side by side in threads. The world comes as ports."""

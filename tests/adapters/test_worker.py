@@ -9,9 +9,9 @@ import pytest
 from adapters.goals import GOAL, alive, goal_spec, pids_in, unrecorded
 
 from goalrun.adapters.agents.call import Means, shell_command
-from goalrun.adapters.worker import TEXT_CHARS, AgentWorker
+from goalrun.adapters.worker import AgentWorker
 from goalrun.core.model import ProcessIdentity, WorkerReport
-from goalrun.core.ports import AgentFailure, Task
+from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, Task
 from goalrun.core.spec import AgentSpec
 from goalrun.errors import EnvironmentFailure, Interrupted
 
@@ -156,7 +156,7 @@ def test_secrets_are_in_no_file_and_no_text(top: Path) -> None:
 def test_text_is_the_bounded_end_of_what_was_said_and_the_transcript_is_whole(top: Path) -> None:
     desk = Desk(top, r"seq 30000; printf 'l\303\274st \377\n'")
     report = desk.run()
-    assert len(report.text) < TEXT_CHARS + 100
+    assert len(report.text) < WORKER_TEXT_CHARS + 100
     assert report.text.endswith("\n30000\nlüst \ufffd\n")
     stdout = (desk.folder / report.transcript / "stdout").read_bytes()
     assert stdout.startswith(b"1\n2\n3\n")

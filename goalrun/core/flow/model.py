@@ -188,10 +188,14 @@ class Result(Value):
         after: the tree that it left.
         attempts: how often it was tried; 0 where nothing ran.
         cached: taken from an earlier run.
+        by: who blocked it: a gate, a person, a budget, or the worker itself.
+        winner: which member's files were taken.
+        members: what became of each item, or of each member.
     """
 
     status: Status
     reason: str = ""
+    by: Literal["", "gate", "person", "budget", "worker"] = ""
     text: str = ""
     json_: Json = Field(default=None, alias="json")
     seconds: float = 0.0
@@ -201,6 +205,8 @@ class Result(Value):
     model: str = ""
     before: str = ""
     after: str = ""
+    winner: str = ""
+    members: tuple["Result", ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 

@@ -1,0 +1,319 @@
+"""Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Literal, NamedTuple
+
+from goalrun.core.events import CallFinished, CallStarted, Event, StepSettled
+from goalrun.core.flow.keys import call_key
+from goalrun.core.flow.model import Result
+from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
+from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
+from goalrun.core.spec import AgentSpec
+from goalrun.core.value import Json
+from goalrun.errors import Interrupted
+from goalrun.flows.ports import Files, FlowPorts
+
+TEXT_CHARS = 5_000_000
+MAX_CALLS = 1_000
+"""Of agents, in one run of a flow."""
+COMMAND = "command"
+"""The name that a plain command has as a worker."""
+
+
+class Call(NamedTuple):
+    """One call.
+
+    Attributes:
+        path: the step, with item and member where there are several.
+        tree: what stands for the files in its key; "" leaves them out.
+        rest: what else is in its key.
+        writes: its changes of files are a part of its result.
+        cache: its result may be taken from before.
+        poll: ends it, by raising, for a reason of its own.
+    """
+
+    path: str
+    agent: AgentSpec
+    prompt: str
+    files: Files
+    tree: str
+    timeout: float
+    rest: Json = None
+    env: Mapping[str, str] = {}
+    writes: bool = True
+    cache: bool = True
+    poll: Callable[[], None] = lambda: None
+
+    @property
+    def command(self) -> bool:
+        """Whether it is a plain command, which spends nothing."""
+        return self.agent.name == COMMAND
+
+    @property
+    def key(self) -> str:
+        """What it is recognised by."""
+        who: Json = [list(self.agent.command), self.agent.model, dict(self.agent.env)]
+        return call_key(COMMAND if self.command else "agent", who, self.prompt, self.rest, self.tree)
+
+
+class Made(NamedTuple):
+    """A call that is over; ``why`` it was not taken from before, where something like it was there."""
+
+    result: Result
+    why: str = ""
+
+
+class Calls:
+    """Makes the calls of one run of a flow, from any thread.
+
+    Args:
+        task: what the goal asks of its worker.
+        concurrency: how many calls run at once.
+        slots: whether agents take slots of the machine's.
+    """
+
+    def __init__(self, task: Task, on_process: OnProcess, ports: FlowPorts, concurrency: int) -> None:
+        if task.state is None or task.note is None:
+            raise AssertionError("a flow needs the goal's state")
+        self.task = task
+        self.ports = ports
+        self.state: GoalState = task.state
+        self.spent: Usage = NOTHING_SPENT
+        self._note = task.note
+        self._on_process = on_process
+        self._room = threading.BoundedSemaphore(concurrency)
+        self._lock = threading.RLock()
+        self._left = _by_key(self.state.flow.calls)
+        self._cut = _by_key(self.state.flow.begun)
+        self._numbers = {
+            key: max(numbers) for key, numbers in _by_key({**self.state.flow.calls, **self.state.flow.begun}).items()
+        }
+        self._agents = 0
+        self._halted: Exception | None = None
+
+    def make(self, call: Call) -> Made:
+        """Make a call, or take its result from before.
+
+        Raises:
+            AgentFailure: a provider's limit or credentials stop the whole run; nothing more is started.
+            AnswerNeeded: it was cut before, and a person has to say whether it is made again.
+            Interrupted: the goal was asked to pause or stop.
+        """
+        key = call.key
+        known, why = self._known(call, key)
+        if known is not None:
+            return Made(known)
+        self._require_answer(call, key)
+        with self._lock:
+            number = self._numbers[key] = self._numbers.get(key, 0) + 1
+        with self._turn(call):
+            begun = CallStarted(
+                turn=self.task.turn,
+                path=call.path,
+                key=key,
+                number=number,
+                agent=call.agent.name,
+                spends=not call.command,
+                asks=not call.cache,
+            )
+            self.note(begun)
+            return Made(self._made(call, begun), why)
+
+    def note(self, event: Event) -> None:
+        """Record an event; one thread at a time."""
+        with self._lock:
+            self._note(event)
+
+    def settle(self, path: str, result: Result, why: str = "") -> None:
+        """Record what became of a step, of an item or of a member."""
+        kept, digest = ("", "") if result.status == "skipped" else self._put(f"{path}/settled", result)
+        step = StepRecord(
+            status=result.status,
+            reason=result.reason,
+            attempts=result.attempts,
+            cached=result.cached,
+            why=why,
+            seconds=result.seconds,
+            winner=result.winner,
+            kept=kept,
+            digest=digest,
+        )
+        self.note(StepSettled(turn=self.task.turn, path=path, step=step))
+
+    def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
+        """Record a process; one thread at a time."""
+        with self._lock:
+            self._on_process(role, process)
+
+    def check(self) -> None:
+        """Raise what stops the run, if something does."""
+        self.ports.control.check()
+        if self._halted is not None:
+            raise self._halted
+
+    def halt(self, reason: Exception) -> None:
+        """Start nothing more."""
+        with self._lock:
+            self._halted = self._halted or reason
+
+    def over(self, usd: float | None, tokens: int | None) -> str:
+        """Why the budget of a flow is used up; "" while it is not."""
+        spent = self.spent
+        if usd is not None and (spent.usd is None or spent.usd > usd):
+            return f"the flow's budget of {usd} USD is used up" if spent.usd is not None else "its cost is unknown"
+        if tokens is not None and (spent.total_tokens is None or spent.total_tokens > tokens):
+            known = spent.total_tokens is not None
+            return f"the flow's budget of {tokens} tokens is used up" if known else "its tokens are unknown"
+        return ""
+
+    def _known(self, call: Call, key: str) -> tuple[Result | None, str]:
+        # Calls with equal keys are interchangeable: any that is left will do.
+        with self._lock:
+            left = self._left.get(key)
+            if not left:
+                return None, ""
+            record = self.state.flow.calls[f"{key}:{left.pop(0)}"]
+        if not call.cache:
+            return None, "it is never reused (cache = false)"
+        kept = self.ports.shelf.get(record.kept, record.digest)
+        if kept is None:
+            return None, "what it said is gone"
+        if call.writes and record.before != record.after and not call.files.bring(record.before, record.after):
+            return None, "its files do not fit what is there now"
+        return Result(**{**dict(kept), "cached": True, "attempts": 0}), ""
+
+    def _require_answer(self, call: Call, key: str) -> None:
+        with self._lock:
+            cut = self._cut.get(key)
+            if call.cache or not cut:
+                return
+            name = f"{key}:{cut.pop(0)}"
+        answer = self.state.flow.answers.get(name, "").strip().lower()
+        if answer in {"yes", "y"}:
+            return
+        question = f"{call.path} was cut in the middle and must not be repeated by itself: run it again?"
+        raise AnswerNeeded(question, name)
+
+    @contextmanager
+    def _turn(self, call: Call) -> Iterator[None]:
+        """A place among the calls that run at once, here and, for agents, on this machine."""
+
+        def poll() -> None:
+            self.check()
+            call.poll()
+
+        while not self._room.acquire(timeout=0.1):
+            poll()
+        try:
+            poll()
+            with nullcontext() if call.command else self.ports.slots(poll):
+                self._count(call)
+                yield
+        finally:
+            self._room.release()
+
+    def _count(self, call: Call) -> None:
+        if call.command:
+            return
+        with self._lock:
+            self._agents += 1
+            if self._agents > MAX_CALLS:
+                raise AgentFailure(f"{call.path}: {MAX_CALLS} agents are the most in one run of a flow", kind="refused")
+
+    def _made(self, call: Call, begun: CallStarted) -> Result:
+        before = call.files.snapshot().tree if call.writes else ""
+        place = f"flow-{self.task.attempt}/{_folder(call.path)}-{begun.key[:8]}-{begun.number}"
+        try:
+            report = self._asked(call, place)
+        except AgentFailure as failure:
+            report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
+            if failure.kind != "failed":
+                self.halt(failure)
+        result = _result(call, report)
+        after = call.files.snapshot().tree if call.writes else ""
+        result = Result(**{**dict(result), "before": before, "after": after})
+        kept, digest = self._put(place, result)
+        usage = NOTHING_SPENT if call.command else report.usage
+        record = CallRecord(
+            status=result.status,
+            reason=result.reason,
+            seconds=result.seconds,
+            agent=result.agent,
+            model=result.model,
+            before=before,
+            after=after,
+            usage=usage,
+            kept=kept,
+            digest=digest,
+        )
+        with self._lock:
+            self.spent = self.spent.plus(usage or Usage())
+            self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
+        self.check()
+        return result
+
+    def _asked(self, call: Call, place: str) -> WorkerReport:
+        """The report of the first agent of the chain that does it."""
+        failures: list[AgentFailure] = []
+        for number, agent in enumerate(call.agent.chain):
+            own = place if number == 0 else f"{place}-{number}"
+            worker = self.ports.hire(agent, call.files.folder, writes=call.writes, poll=call.poll)
+            task = self.task._replace(
+                prompt=call.prompt,
+                timeout=min(call.timeout, self.task.timeout),
+                session=None,
+                place=own,
+                chars=TEXT_CHARS,
+                env=call.env,
+            )
+            try:
+                return worker.run(task, self.on_process)
+            except AgentFailure as failure:
+                failures.append(failure)
+        raise next((failure for failure in failures if failure.kind != "failed"), failures[0])
+
+    def _put(self, place: str, result: Result) -> tuple[str, str]:
+        return self.ports.shelf.put(f"turns/turn-{self.task.turn}/{place}", result)
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
+    """The numbers of each key, in order, out of names like ``KEY:NUMBER``."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        key, _, number = name.rpartition(":")
+        found.setdefault(key, []).append(int(number))
+    return {key: sorted(numbers) for key, numbers in found.items()}
+
+
+def _result(call: Call, report: WorkerReport) -> Result:
+    status = {"ok": "done", "blocked": "blocked"}.get(report.outcome, "failed")
+    reason = report.reason or ("" if status != "failed" else _ended(report))
+    if status == "done" and not call.command and not report.text.strip():
+        status, reason = "failed", f"{call.agent.name} said nothing"
+    return Result(
+        status=status,
+        reason=reason,
+        by="worker" if status == "blocked" else "",
+        text=report.text,
+        seconds=report.seconds,
+        attempts=1,
+        agent=report.agent or call.agent.name,
+        model=report.model,
+    )
+
+
+def _ended(report: WorkerReport) -> str:
+    return "it took too long" if report.outcome == "timeout" else f"it ended with exit status {report.exit_code}"
+
+
+def _folder(path: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in path)[:80]
+
+
+class Cancelled(Interrupted):
+    """A call is not needed any more: somebody else was faster."""
+
+    def __init__(self) -> None:
+        super().__init__("stop", "it is not needed any more")

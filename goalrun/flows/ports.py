@@ -1,0 +1,111 @@
+"""What a flow needs of the world, as protocols."""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from goalrun.core.flow.model import Result, Step
+from goalrun.core.model import Snapshot, VerificationReport
+from goalrun.core.ports import Clock, Control, OnProcess, Worker
+from goalrun.core.spec import AgentSpec
+
+
+class Files(Protocol):
+    """The files of the workspace, or of a worktree of one member. May be used by several threads."""
+
+    @property
+    def folder(self) -> str:
+        """Where they are."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """Keep them as they are."""
+        ...
+
+    def bring(self, before: str, after: str) -> bool:
+        """Make in them what happened between two trees; False, and nothing done, where something else is there now."""
+        ...
+
+    def merge(self, before: str, after: str) -> str:
+        """The same, three-way where both changed; what is in conflict, and nothing done, or ""."""
+        ...
+
+    def diff(self, before: str, after: str) -> str:
+        """What differs, as a bounded patch."""
+        ...
+
+
+class Desk(Protocol):
+    """The files of the workspace, and worktrees beside it."""
+
+    def workspace(self) -> Files:
+        """Those that all steps share."""
+        ...
+
+    def worktree(self, name: str, tree: str) -> AbstractContextManager[Files]:
+        """A folder of its own with these files, as a repository of one commit; it is removed afterwards."""
+        ...
+
+
+class Shelf(Protocol):
+    """Words that are too long for a journal."""
+
+    def put(self, place: str, result: Result) -> tuple[str, str]:
+        """Keep a result durably: where, and its digest."""
+        ...
+
+    def get(self, place: str, digest: str) -> Result | None:
+        """What was kept; None where it is not what it was."""
+        ...
+
+
+class FlowPorts(NamedTuple):
+    """The world, as one flow sees it.
+
+    Attributes:
+        hire: an agent, or a command, as a worker in a folder; with ``writes`` False it may only read where that can
+            be had.
+        verify: runs the checks of a step on a snapshot.
+        slots: one of so many on this machine, held while an agent runs.
+    """
+
+    hire: "Hire"
+    verify: "Verify"
+    slots: "Slots"
+    desk: Desk
+    shelf: Shelf
+    clock: Clock
+    control: Control
+
+
+class Hire(Protocol):
+    """See ``FlowPorts``."""
+
+    def __call__(self, agent: AgentSpec, folder: str, *, writes: bool, poll: "Poll") -> Worker:
+        """A worker; ``poll`` is called while it runs, and what it raises ends it."""
+        ...
+
+
+class Poll(Protocol):
+    """Raises ``Interrupted`` when something has to end."""
+
+    def __call__(self) -> None:
+        """Ask."""
+        ...
+
+
+class Verify(Protocol):
+    """See ``FlowPorts``."""
+
+    def __call__(
+        self, step: Step, files: Files, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Poll
+    ) -> VerificationReport:
+        """Whether the step's checks pass on it, with protected paths as in the goal's base."""
+        ...
+
+
+class Slots(Protocol):
+    """See ``FlowPorts``."""
+
+    def __call__(self, poll: Poll) -> AbstractContextManager[None]:
+        """Wait for a slot."""
+        ...

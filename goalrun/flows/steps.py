@@ -1,0 +1,221 @@
+"""One step: its kind, its items, its attempts, its gate and what its answer has to be."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from goalrun.core.flow.expect import answer
+from goalrun.core.flow.keys import call_key, tree_after
+from goalrun.core.flow.loose import items_of
+from goalrun.core.flow.model import Result, Step
+from goalrun.core.flow.plan import edges
+from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
+from goalrun.core.ports import AnswerNeeded
+from goalrun.core.spec import AgentSpec
+from goalrun.core.value import Json
+from goalrun.flows.calls import COMMAND, Call, Calls, Made
+from goalrun.flows.ports import Files
+from goalrun.flows.scope import Scope
+
+YES = frozenset({"yes", "y", "approve", "ok"})
+NO = frozenset({"no", "n", "reject"})
+NOBODY = ""
+"""The name, among a flow's agents, of the one that is asked where a step names none."""
+
+
+class Doing(NamedTuple):
+    """One step, or one item of it, while it is done.
+
+    Attributes:
+        path: the step's, with the item where there are several.
+        item: what the step's ``as`` stands for.
+        poll: ends it, by raising, for a reason of its own.
+    """
+
+    scope: Scope
+    step: Step
+    path: str
+    item: Json = None
+    poll: Callable[[], None] = lambda: None
+
+    def filled(self, text: str) -> str:
+        """A text of the step with its placeholders replaced."""
+        return self.scope.filled(self.step, text, self.item)
+
+
+class Steps:
+    """Does steps. ``run_flow`` does a whole flow: what a sub-flow needs."""
+
+    def __init__(self, calls: Calls, agents: Mapping[str, AgentSpec], run_flow: Callable[[Doing], Made]) -> None:
+        self.calls = calls
+        self.agents = agents
+        self._run_flow = run_flow
+
+    def do(self, scope: Scope, step: Step) -> Result:
+        """What becomes of a step whose turn it is; recorded."""
+        path = scope.path + step.id
+        made = self._one(Doing(scope, step, path)) if step.each is None else self._each(scope, step, path)
+        self.calls.settle(path, made.result, made.why)
+        return made.result
+
+    def _each(self, scope: Scope, step: Step, path: str) -> Made:
+        """Every item, so many at once; one that failed fails the step, and the others are kept."""
+        given = self._items(scope, step)
+        if isinstance(given, Result):
+            return Made(given)
+        doings = [Doing(scope, step, f"{path}[{number}]", item) for number, item in enumerate(given, start=1)]
+        with ThreadPoolExecutor(
+            max_workers=max(1, min(len(doings), step.concurrency or scope.flow.concurrency))
+        ) as pool:
+            made = list(pool.map(self._settled, doings))
+        result = together([each.result for each in made])
+        if step.writes and not result.cached:
+            result = Result(**{**dict(result), "after": scope.files.snapshot().tree})
+        return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
+
+    def _items(self, scope: Scope, step: Step) -> list[Json] | Result:
+        if not isinstance(step.each, str):
+            return list(step.each or ())
+        try:
+            return items_of(scope.deep(step, step.each))
+        except ValueError as failure:
+            return Result(status="failed", reason=f"each = {step.each}: {failure}")
+
+    def _settled(self, doing: Doing) -> Made:
+        self.calls.check()
+        made = self._one(doing)
+        self.calls.settle(doing.path, made.result, made.why)
+        return made
+
+    def _one(self, doing: Doing) -> Made:
+        """One item, with its retries."""
+        retry = doing.step.retry
+        attempts, seconds, why, complaint = 0, 0.0, "", ""
+        while True:
+            made = self._attempt(doing, complaint)
+            attempts += made.result.attempts
+            seconds += made.result.seconds
+            why = why or made.why
+            result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds})
+            if result.status != "failed" or attempts > retry.max or not doing.step.cache:
+                return Made(result, why)
+            complaint = result.reason
+            self.calls.ports.clock.sleep(retry.pause(attempts))
+
+    def _attempt(self, doing: Doing, complaint: str) -> Made:
+        step = doing.step
+        kinds: dict[str, Callable[[], Made]] = {
+            "prompt": lambda: self._prompted(doing, complaint),
+            "run": lambda: self.calls.make(self.command(doing, step.run or ())),
+            "flow": lambda: self._run_flow(doing),
+            "ask": lambda: Made(self._asked(doing)),
+        }
+        made = kinds[step.kind]()
+        return Made(judged(step, made.result), made.why) if made.result.ok else made
+
+    def _prompted(self, doing: Doing, complaint: str) -> Made:
+        step = doing.step
+        prompt = doing.filled(step.prompt or "")
+        if step.gate and "VERDICT" not in prompt:
+            prompt += f"\n\n{INSTRUCTION}"
+        if complaint and step.expect is not None:
+            prompt += f"\n\nYour last answer could not be used: {complaint}"
+        return self.calls.make(self.agent_call(doing, self.agents[step.agent or NOBODY], prompt))
+
+    def agent_call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None = None) -> Call:
+        """A call of an agent for a step."""
+        return self._call(doing, agent, prompt, files)
+
+    def command(self, doing: Doing, words: str | Sequence[str], files: Files | None = None) -> Call:
+        """A call of a command for a step: an argv, or a line for bash."""
+        line = isinstance(words, str)
+        argv = ("bash", "-euo", "pipefail", "-c", words) if line else tuple(doing.filled(word) for word in words)
+        return self._call(doing, AgentSpec(name=COMMAND, command=argv), "", files)
+
+    def _call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None) -> Call:
+        step = doing.step
+        env = {name: doing.filled(value) for name, value in step.env.items()}
+        expect: Json = dict(step.expect) if isinstance(step.expect, Mapping) else step.expect
+        return Call(
+            path=doing.path,
+            agent=agent,
+            prompt=prompt,
+            files=files or doing.scope.files,
+            tree=self.tree_before(doing) if step.writes and step.cache_tree else "",
+            timeout=step.timeout or self.calls.task.timeout,
+            rest=[expect, dict(env), step.writes],
+            env=env,
+            writes=step.writes,
+            cache=step.cache,
+            poll=doing.poll,
+        )
+
+    def tree_before(self, doing: Doing) -> str:
+        """What stands for the files that a step begins with."""
+        settled = doing.scope.settled
+        needs = [
+            (name, part.before, part.after)
+            for name in edges(doing.step)
+            if name in settled
+            for part in settled[name].members or (settled[name],)
+        ]
+        return tree_after(doing.scope.tree, needs)
+
+    def _asked(self, doing: Doing) -> Result:
+        """A person's answer."""
+        question = doing.filled(doing.step.ask or "").strip() or "Approve to continue?"
+        key = call_key("ask", doing.path, question, None, "")
+        told = self.calls.state.flow.answers.get(key)
+        if told is None:
+            raise AnswerNeeded(question, key)
+        word = told.strip().lower()
+        if word in NO or word.startswith("no:"):
+            said = told.strip()[3:].strip() if word.startswith("no:") else ""
+            return Result(
+                status="blocked", reason=said or f"a person said no to: {question}", by="person", text="(reject)"
+            )
+        return Result(status="done", text="(approve)" if word in YES else told.strip(), attempts=1)
+
+
+def judged(step: Step, result: Result) -> Result:
+    """A result that is done, held against what the step says of its answer."""
+    if step.expect is not None:
+        found, why = answer(step.expect, result.text)
+        if why:
+            return Result(**{**dict(result), "status": "failed", "reason": why})
+        result = Result(**{**dict(result), "json": found})
+    if step.gate:
+        verdict = read_verdict(result.text, step.on_unclear)
+        if not verdict.go_on:
+            return Result(**{**dict(result), "status": "blocked", "reason": verdict.reason, "by": "gate"})
+    return result
+
+
+def together(results: Sequence[Result]) -> Result:
+    """What becomes of a step that is done for several items: in their order, one that failed fails it."""
+    count = len(results)
+    heads = [f"### [{number}/{count}] {each.agent}" for number, each in enumerate(results, start=1)]
+    parts = [
+        f"{head}{'' if each.ok else f' ({each.status})'}\n\n{each.text or each.reason}"
+        for head, each in zip(heads, results, strict=True)
+    ]
+    worst = next(
+        (status for status in ("blocked", "waiting", "failed") if any(r.status == status for r in results)), "done"
+    )
+    first = next((each for each in results if each.status == worst), None)
+    bad = sum(each.status == worst for each in results)
+    reason = "" if worst == "done" or first is None else f"{bad} of {count}: {first.reason}"
+    values = [each.json_ if each.json_ is not None else each.text for each in results if each.ok]
+    return Result(
+        status=worst,
+        reason=reason,
+        by=first.by if first is not None and worst == "blocked" else "",
+        text="\n\n---\n\n".join(parts),
+        json_=values,
+        seconds=sum(each.seconds for each in results),
+        attempts=sum(each.attempts for each in results),
+        cached=bool(results) and all(each.cached for each in results),
+        before=results[0].before if results else "",
+        after=results[-1].after if results else "",
+        members=tuple(results),
+    )

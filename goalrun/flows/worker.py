@@ -1,0 +1,96 @@
+"""A flow as a goal's worker."""
+
+from goalrun.core.evidence import bounded
+from goalrun.core.flow.args import complete
+from goalrun.core.flow.keys import tree_after
+from goalrun.core.flow.model import Result
+from goalrun.core.model import GoalState, WorkerReport
+from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
+from goalrun.core.spec import FlowUse
+from goalrun.flows.calls import Calls, Made
+from goalrun.flows.ports import FlowPorts
+from goalrun.flows.run import FlowRun
+from goalrun.flows.scope import Scope
+from goalrun.flows.steps import Doing, Steps
+
+
+class FlowWorker:
+    """Runs a flow, turn after turn; steps of which nothing changed are not paid for again."""
+
+    def __init__(self, use: FlowUse, ports: FlowPorts) -> None:
+        self.name = use.flow.name
+        self._use = use
+        self._ports = ports
+
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
+        """Run one turn; see ``core.ports.Worker``."""
+        begun = self._ports.clock.monotonic()
+        calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
+        steps = Steps(calls, self._use.agents, lambda doing: _sub_flow(doing, steps))
+        scope = Scope(
+            flow=self._use.flow,
+            args=self._use.args,
+            settled={},
+            state=calls.state,
+            files=self._ports.desk.workspace(),
+            tree=_first_tree(calls.state),
+            flows=self._use.flow.flows,
+        )
+        result = FlowRun(scope, steps, calls).run()
+        seconds = self._ports.clock.monotonic() - begun
+        return _report(result, calls, seconds, self.name)
+
+    def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
+        """A flow never asks to wait for a command."""
+        raise AssertionError(f"turn {turn} of a flow waits for {command}, {on_process}")
+
+
+def _sub_flow(doing: Doing, steps: Steps) -> Made:
+    """A flow as a step of another one."""
+    scope, step = doing.scope, doing.step
+    flow = scope.flows[step.flow or ""]
+    given = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
+    inner = Scope(
+        flow=flow,
+        args=complete(given, flow.args),
+        settled={},
+        state=scope.state,
+        files=scope.files,
+        tree=tree_after(scope.tree, [("", "", steps.tree_before(doing))]),
+        flows={**scope.flows, **flow.flows},
+        path=f"{doing.path}/",
+    )
+    result = FlowRun(inner, steps, steps.calls).run()
+    parts = tuple(part for part in inner.settled.values() if part.attempts or part.cached)
+    return Made(
+        Result(
+            **{
+                **dict(result),
+                "attempts": sum(part.attempts for part in parts),
+                "cached": bool(parts) and all(part.cached for part in parts),
+                "seconds": sum(part.seconds for part in parts),
+                "members": parts,
+            }
+        )
+    )
+
+
+def _first_tree(state: GoalState) -> str:
+    """The files that the turn began with; of a run of a flow, those that the run began with."""
+    first = state.turns[-1].outcome.snapshot if state.turns and state.spec.kind == "goal" else state.base
+    return first.tree if first is not None else ""
+
+
+def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerReport:
+    alone = calls.state.spec.kind == "flow"
+    stopped = result.status == "blocked" and (result.by in {"person", "worker"} or alone)
+    return WorkerReport(
+        outcome="ok" if result.status == "done" else "blocked" if stopped else "failed",
+        seconds=seconds,
+        usage=calls.spent,
+        counted=True,
+        text=bounded(result.text, WORKER_TEXT_CHARS),
+        reason=result.reason,
+        vetoed=result.reason if result.status == "blocked" and not stopped else "",
+        agent=name,
+    )
