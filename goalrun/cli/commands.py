@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from goalrun.cli.flow_commands import flow
+
 app = typer.Typer(
     help="Hand a coding agent a goal and walk away: turn after turn, every turn checked where the agent cannot reach.",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -13,6 +15,7 @@ app = typer.Typer(
 )
 agents = typer.Typer(help="Which agents are installed, how they are driven, and what they can report.")
 app.add_typer(agents, name="agents")
+app.add_typer(flow, name="flow")
 
 Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
 NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
