@@ -184,7 +184,7 @@ class GoalLoop:
         if opened.verification is not None:
             return opened.verification
         label = f"turn-{opened.turn}"
-        if self.state.spec.kind == "flow":
+        if self.state.spec.alone:
             return VerificationReport(outcome="pass", sandbox="none")
         report = self._retrying(lambda: self._ports.verifier.verify(snapshot, label, self._on_process))
         self._note(VerificationFinished(turn=opened.turn, report=report))

@@ -106,6 +106,7 @@ class AgentSettings(Value):
         judge_reads: how that one's output is read; as ``reads`` if not given.
         least: the oldest version that is known to work as the rest says.
         optional: words that are added where the program's help knows the first of them.
+        model_flag: the word in front of a model's name; "" where there is none.
     """
 
     command: tuple[str, ...] = Field(min_length=1)
@@ -124,6 +125,7 @@ class AgentSettings(Value):
     least: Text | None = None
     optional: tuple[tuple[str, ...], ...] = ()
     judge_timeout: Seconds = 300.0
+    model_flag: str = ""
 
 
 class Settings(Value):
@@ -137,6 +139,7 @@ class Settings(Value):
     judge_cmd: Text | None = None
     judge_only: bool = False
     wait_quota: bool = True
+    max_agents: int = Field(default=8, ge=1, le=1000)
     worker_isolation: Literal["auto", "off"] = "auto"
     checks: tuple[Text, ...] = ()
     hidden_checks: tuple[Text, ...] = ()

@@ -17,6 +17,7 @@ from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.deps import PREPARED, freeze, index
 from goalrun.adapters.deps import load as load_deps
+from goalrun.adapters.desk import StoreDesk
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
@@ -26,18 +27,22 @@ from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.prepare import Preparation, shelf_of
 from goalrun.adapters.process import spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
+from goalrun.adapters.shelf import FileShelf
+from goalrun.adapters.slots import Slots
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
-from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
+from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalState, State
-from goalrun.core.ports import Reporter
+from goalrun.core.ports import Reporter, Worker
 from goalrun.core.protection import Protection
-from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
+from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
+from goalrun.flows.ports import FlowPorts
+from goalrun.flows.worker import FlowWorker
 from goalrun.loop import GoalLoop, Ports
 
 TOKEN_BYTES = 9
@@ -102,9 +107,11 @@ def require_outside(workspace: Path, home: Home) -> None:
         )
 
 
-def create_goal(session: Session, make_spec: Callable[[str], GoalSpec], hidden: Path | None = None) -> str:
+def create_goal(
+    session: Session, make_spec: Callable[[str], GoalSpec], hidden: Path | None = None, letter: str = "g"
+) -> str:
     """Write a goal's first record, and take a copy of the files for its hidden checks; nothing runs yet."""
-    goal = session.home.new_goal(utc_now())
+    goal = session.home.new_goal(utc_now(), letter)
     folder = session.home.folder(goal)
     try:
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
@@ -305,7 +312,7 @@ def _ports(
     return Ports(
         journal=journal,
         store=store,
-        workers=[AgentWorker(agent, spec, folder, hidden, means) for agent in spec.worker.chain],
+        workers=_workers(session, folder, spec, store, means, hidden, clock),
         verifier=open_verifier(session, folder, spec, store, control.check, floor),
         judges=[[AgentJudge(agent, spec, folder, means) for agent in judge.chain] for judge in spec.judges],
         control=control,
@@ -314,6 +321,39 @@ def _ports(
         new_token=lambda: secrets.token_urlsafe(TOKEN_BYTES),
         redact=lambda text: redact(text, known),
     )
+
+
+def _workers(
+    session: Session,
+    folder: Path,
+    spec: GoalSpec,
+    store: GitStore,
+    means: Means,
+    hidden: Path | None,
+    clock: SystemClock,
+) -> list[Worker]:
+    """The worker's agent and those that stand in for it, or a flow."""
+    if spec.flow is None:
+        return [AgentWorker(agent, spec, folder, hidden, means) for agent in spec.worker.chain]
+    own = folder
+
+    def hire(agent: AgentSpec, folder: str, *, writes: bool, poll: Callable[[], None]) -> Worker:
+        def both() -> None:
+            means.poll()
+            poll()
+
+        there = GoalSpec(**{**dict(spec), "workspace": folder})
+        return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
+
+    ports = FlowPorts(
+        hire=hire,
+        slots=Slots(session.home.path, spec.flow.slots),
+        desk=StoreDesk(store, Path(spec.workspace), spec.subfolder),
+        shelf=FileShelf(own),
+        clock=clock,
+        poll=means.poll,
+    )
+    return [FlowWorker(spec.flow, ports)]
 
 
 def open_verifier(
@@ -361,8 +401,8 @@ def start_detached(session: Session, goal: str, options: list[str]) -> Callable[
     return spawn_detached(argv, session.environment, folder / "runner.log")
 
 
-def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> GoalState | None:
-    """Record the end of a goal that no process runs; None if one does after all."""
+def note_idle(session: Session, goal: str, event: GoalStopped | Answered) -> GoalState | None:
+    """Record something of a goal that no process runs; None if one does after all."""
     folder = session.home.folder(goal)
     lock = RunLock(folder)
     if not lock.acquire():
@@ -372,7 +412,7 @@ def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> Goa
         _reap(session, {goal})
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
         try:
-            return journal.append(GoalStopped(state=state, detail=detail), before)[1]
+            return journal.append(event, before)[1]
         finally:
             journal.close()
     finally:

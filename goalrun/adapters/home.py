@@ -19,7 +19,7 @@ from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserE
 
 FORMAT = "1"
 MARKER = "goalrun-state"
-GOAL_ID = re.compile(r"g-\d{8}-[a-z2-7]{9}")
+GOAL_ID = re.compile(r"[fg]-\d{8}-[a-z2-7]{9}")
 _LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
 _TIME_LETTERS, _RANDOM_LETTERS = 5, 4
 _HINT = "point GOALRUN_HOME at a folder of your own"
@@ -85,7 +85,7 @@ class Home:
                 hint="upgrade goalrun, or point GOALRUN_HOME at another folder",
             )
 
-    def new_goal(self, now: datetime) -> str:
+    def new_goal(self, now: datetime, letter: str = "g") -> str:
         """Make a goal's folder and return its id, which is never derived from anything that a user wrote.
 
         Ids sort by age: after the date come the time of day, in 2.6 ms, and then chance.
@@ -95,7 +95,7 @@ class Home:
         digits = [_LETTERS[ticks // len(_LETTERS) ** place % len(_LETTERS)] for place in range(_TIME_LETTERS)]
         while True:
             chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
-            goal = f"g-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
+            goal = f"{letter}-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
             with suppress(FileExistsError):
                 self.folder(goal).mkdir(mode=0o700)
                 return goal
@@ -103,7 +103,8 @@ class Home:
     def ids(self) -> list[str]:
         """Every goal, newest first."""
         with suppress(FileNotFoundError):
-            return sorted((path.name for path in self.goals.iterdir() if GOAL_ID.fullmatch(path.name)), reverse=True)
+            names = (path.name for path in self.goals.iterdir() if GOAL_ID.fullmatch(path.name))
+            return sorted(names, key=lambda name: name[1:], reverse=True)
         return []
 
     def folder(self, goal: str) -> Path:
@@ -120,7 +121,7 @@ class Home:
             return self._newest_of(workspace)
         known = self.ids()
         found = [goal for goal in known if goal == name]
-        found = found or [goal for goal in known if goal.startswith((name, f"g-{name}"))]
+        found = found or [goal for goal in known if goal.startswith((name, f"g-{name}", f"f-{name}"))]
         if not found:
             raise UnknownGoal(f"there is no goal {name!r}", hint="goalrun list shows all")
         if len(found) > 1:

@@ -25,7 +25,7 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     import typer
     from typer.exceptions import TyperException
 
-    from goalrun.cli.commands import app
+    from goalrun.cli.flow_commands import app
 
     try:
         return app(standalone_mode=False) or 0

@@ -1,11 +1,12 @@
 """Every command and its options, declared. The bodies are in the modules beside this one, imported when they run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from goalrun.cli.flow_commands import flow
+if TYPE_CHECKING:
+    from goalrun.cli.running import Asked
 
 app = typer.Typer(
     help="Hand a coding agent a goal and walk away: turn after turn, every turn checked where the agent cannot reach.",
@@ -15,7 +16,6 @@ app = typer.Typer(
 )
 agents = typer.Typer(help="Which agents are installed, how they are driven, and what they can report.")
 app.add_typer(agents, name="agents")
-app.add_typer(flow, name="flow")
 
 Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
 NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
@@ -168,23 +168,40 @@ def start(
     as_json: AsJson = False,
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
+    options = dict(locals())
     from goalrun.cli import running
 
-    flags = running.flags(
-        worker=worker, worker_cmd=worker_cmd, checks=check, judges=judge, judge_cmd=judge_cmd,
-        judge_only=judge_only or None, worker_isolation=worker_isolation,
-        hidden_checks=hidden_check, hidden_files=hidden_files,
-        protect=protect, may_change=may_change, pass_env=pass_env,
-        verify_in=verify_in, protected_edits=protected_edits, sandbox=sandbox, deps=deps, prepare=prepare,
-        require_sandbox=require_sandbox or None, network=network or None,
-        baseline=False if no_baseline else None, require_strong=require_strong or None,
-        max_turns=max_turns, max_tokens=max_tokens,
-        max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout, check_timeout=check_timeout,
-        stuck_after=stuck_after, allow_unknown_spend=allow_unknown_spend or None,
-        wait_quota=False if no_wait_quota else None,
+    return running.start(asked(**options))
+
+
+def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
+    """What ``start`` was asked for, out of its options."""
+    from goalrun.cli import running
+
+    same = (
+        "worker", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
+        "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
+        "turn_timeout", "check_timeout", "stuck_after",
     )  # fmt: skip
-    asked = running.Asked(objective, file, flags, force=force, no_wait=no_wait, detach=detach, as_json=as_json)
-    return running.start(asked)
+    switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
+    flags = running.flags(
+        checks=given["check"],
+        judges=given["judge"],
+        hidden_checks=given["hidden_check"],
+        baseline=False if given["no_baseline"] else None,
+        wait_quota=False if given["no_wait_quota"] else None,
+        **{name: given.get(name) for name in same},
+        **{name: given[name] or None for name in switched_on},
+    )
+    return running.Asked(
+        given["objective"],
+        given["file"],
+        flags,
+        force=given["force"],
+        no_wait=given["no_wait"],
+        detach=given["detach"],
+        as_json=given["as_json"],
+    )
 
 
 @app.command()

@@ -1,17 +1,49 @@
-"""``goalrun flow``: its commands and options, declared."""
+"""The commands about flows, declared; with those of the module beside this one they are the whole ``app``."""
 
+import inspect
 from typing import Annotated
 
 import typer
 
-flow = typer.Typer(help="Flows: workers of several steps.", no_args_is_help=True)
+from goalrun.cli import commands
 
-Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A flow's name, or the path of its file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+flow = typer.Typer(help="Workflows: steps that are agents, commands, people, and each other.")
+app = commands.app
+app.add_typer(flow, name="flow")
+
+Name = Annotated[str, typer.Argument(metavar="FLOW", help="A name, or a file (.toml, .json).")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments; text alone is the first one.")
+]
+
+
+@flow.command("run")
+def run(
+    name: Name,
+    words: Words = None,
+    worker: Annotated[
+        str | None, typer.Option("-w", "--worker", metavar="NAME", help="The agent of steps that name none.")
+    ] = None,
+    max_tokens: commands.MaxTokens = None,
+    max_usd: commands.MaxUsd = None,
+    max_time: commands.MaxTime = None,
+    turn_timeout: commands.TurnTimeout = None,
+    no_wait: commands.NoWait = False,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    as_json: commands.AsJson = False,
+) -> int:
+    """Run a flow: exit 0 done, 14 failed, 6 blocked, 9 waiting for a person."""
+    from goalrun.cli import running, wrapping
+
+    flags = running.flags(
+        worker=worker, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
+    )
+    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json)
+    return wrapping.run_flow(name, tuple(words or ()), asked)
 
 
 @flow.command("list")
-def list_flows(as_json: AsJson = False) -> int:
+def list_flows(as_json: commands.AsJson = False) -> int:
     """All flows of this project, of the user, and of goalrun itself."""
     from goalrun.cli import flows
 
@@ -23,7 +55,7 @@ def show(
     name: Name,
     graph: Annotated[bool, typer.Option("--graph", help="Draw what waits for what.")] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="The drawing as text for Mermaid.")] = False,
-    as_json: AsJson = False,
+    as_json: commands.AsJson = False,
 ) -> int:
     """What a flow takes, and what it does in which order."""
     from goalrun.cli import flows
@@ -32,8 +64,51 @@ def show(
 
 
 @flow.command()
-def check(name: Name, as_json: AsJson = False) -> int:
+def check(name: Name, as_json: commands.AsJson = False) -> int:
     """Prove a flow before anything is spent; exit 2 with all that is wrong."""
     from goalrun.cli import flows
 
     return flows.check(name, as_json=as_json)
+
+
+def wrap(name: str, objective: str, words: list[str] | None = None, **options: object) -> int:
+    """Put a goal around a flow: it runs again, with what failed as feedback, until the checks pass."""
+    from goalrun.cli import wrapping
+
+    return wrapping.wrap(name, tuple(words or ()), commands.asked(objective=objective, **options))
+
+
+def _with_options_of_start() -> None:
+    """``wrap`` takes what ``start`` takes, declared once."""
+    own = inspect.Parameter
+    first = [
+        own("name", own.KEYWORD_ONLY, annotation=Name),
+        own("objective", own.KEYWORD_ONLY, annotation=Annotated[str, typer.Argument(help="What is to be reached.")]),
+        own("words", own.KEYWORD_ONLY, annotation=Words, default=None),
+    ]
+    rest = [
+        each.replace(kind=own.KEYWORD_ONLY)
+        for name, each in inspect.signature(commands.start).parameters.items()
+        if name not in {"objective", "worker_cmd"}
+    ]
+    signature = inspect.Signature([*first, *rest], return_annotation=int)
+    wrap.__signature__ = signature  # type: ignore[attr-defined]
+    wrap.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+
+
+_with_options_of_start()
+app.command()(wrap)
+
+
+@app.command()
+def answer(
+    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
+    text: Annotated[str, typer.Argument(metavar="yes|no|TEXT", help="no: REASON says why.")] = "",
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
+    as_json: commands.AsJson = False,
+) -> int:
+    """Answer what a goal or a flow waits for, and go on with it."""
+    from goalrun.cli import running, wrapping
+
+    how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json)
+    return wrapping.answer(goal, text, how) if text else wrapping.answer("", goal, how)

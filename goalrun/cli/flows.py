@@ -28,12 +28,13 @@ def flow_folders(workspace: Path) -> tuple[Folder, ...]:
     )
 
 
-def proven_flow(name: str, workspace: Path) -> Flow:
+def proven_flow(name: str) -> Flow:
     """A flow by its name or file, with nothing wrong in it and all that it uses inside.
 
     Raises:
         FlowError: there is none, or something is wrong.
     """
+    workspace, _ = workspace_here()
     folders = flow_folders(workspace)
     flow = load_flow(name, folders)
     if found := check_flow(flow, agents(load(workspace).settings), folders):
@@ -69,8 +70,7 @@ def listed(*, as_json: bool) -> int:
 
 def show(name: str, how: Literal["plan", "graph", "mermaid"], *, as_json: bool) -> int:
     """What a flow takes and does."""
-    workspace, _ = workspace_here()
-    flow = proven_flow(name, workspace)
+    flow = proven_flow(name)
     if as_json:
         print_json(_described(flow))
         return 0
@@ -121,9 +121,8 @@ def _described(flow: Flow) -> dict[str, Any]:
 
 def check(name: str, *, as_json: bool) -> int:
     """All that is wrong with a flow, or its plan."""
-    workspace, _ = workspace_here()
     try:
-        flow = proven_flow(name, workspace)
+        flow = proven_flow(name)
     except FlowError as failure:
         if as_json:
             print_json({"schema": 1, "ok": False, "problems": list(failure.found)})

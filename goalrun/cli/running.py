@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,11 +17,13 @@ from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
+from goalrun.cli.flow_spec import FlowAsked, flow_use
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
+from goalrun.core.events import GoalStopped
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
@@ -29,7 +32,7 @@ from goalrun.wiring import (
     Running,
     Session,
     create_goal,
-    end_idle_goal,
+    note_idle,
     open_session,
     open_store,
     require_outside,
@@ -51,7 +54,7 @@ ANSWER_SECONDS = 20.0
 
 
 class Asked(NamedTuple):
-    """What ``start`` was asked for. ``flags`` have the shape of a configuration file."""
+    """What ``start`` was asked for. ``flags`` have the shape of a configuration file; ``flow`` is the worker."""
 
     objective: str
     file: Path | None
@@ -60,6 +63,7 @@ class Asked(NamedTuple):
     no_wait: bool
     detach: bool
     as_json: bool
+    flow: FlowAsked | None = None
 
 
 class How(NamedTuple):
@@ -102,17 +106,22 @@ def start(asked: Asked) -> int:
     goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
     loaded = load(place[0], goal_file, _override(asked.flags))
     objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
-    loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
+    alone = asked.flow is not None and asked.flow.alone
+    if not alone:
+        loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
+    flow = flow_use(asked.flow, objective, loaded.settings, session) if asked.flow is not None else None
+    make = partial(make_spec, place=place, settings=loaded.settings, session=session, force=asked.force, flow=flow)
 
     # What cannot be isolated as asked is refused before anything exists.
-    spec = make_spec("g-unnamed", objective, place, loaded.settings, session, force=asked.force)
+    spec = make("g-unnamed", objective)
     choose(spec, session.home.path)
     _tell_who_works(spec, loaded)
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
         session,
-        lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force),
-        hidden_files(loaded.settings, place[0]),
+        lambda goal: make(goal, objective),
+        None if alone else hidden_files(loaded.settings, place[0]),
+        "f" if alone else "g",
     )
     try:
         return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))
@@ -152,7 +161,7 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
 
 def _tell_who_works(spec: GoalSpec, loaded: Loaded) -> None:
     """Before anything is spent: who works, if nobody said so, and what bounds the spend."""
-    if spec.worker.name == PLAIN_COMMAND:
+    if spec.worker.name == PLAIN_COMMAND or spec.flow is not None:
         return
     if loaded.settings.worker is None:
         note(f"worker: {spec.worker.name}, the first agent found here; choose with -w, see goalrun agents")
@@ -177,8 +186,8 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     goal = find(session.home, name)
     folder = session.home.folder(goal)
     state = replay(folder / JOURNAL)
-    if state.status is State.ACHIEVED:
-        raise SpecError(f"goal {goal} is achieved; there is nothing to resume", hint="start a new goal")
+    if state.status in {State.ACHIEVED, State.DONE}:
+        raise SpecError(f"{goal} is {state.status.value}; there is nothing to resume", hint="start a new one")
     require_outside(Path(state.spec.workspace), session.home)
     limits = after_resume(state, changes)
     require_room(state, limits or state.spec.limits)
@@ -200,7 +209,12 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
             hint=how.hint,
         ),
     )
-    _print_result(session.home.folder(goal), as_json=how.as_json)
+    if state.spec.alone:
+        from goalrun.cli.wrapping import print_flow
+
+        print_flow(session, goal, as_json=how.as_json)
+    else:
+        _print_result(session.home.folder(goal), as_json=how.as_json)
     return EXIT_CODES[state.status]
 
 
@@ -316,7 +330,7 @@ def _end_running(session: Session, goal: str, verb: Literal["pause", "stop"], wa
             # Done as asked, or the goal came to an end of its own first.
             control.clear()
             return
-        elif end_idle_goal(session, goal, wanted, f"goalrun {verb}") is not None:
+        elif note_idle(session, goal, GoalStopped(state=wanted, detail=f"goalrun {verb}")) is not None:
             control.clear()
             return
         time.sleep(TICK_SECONDS / 4)

@@ -13,7 +13,7 @@ from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import strongest
-from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, GoalSpec, VerificationSpec
+from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, FlowUse, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring import Session
@@ -64,6 +64,7 @@ def make_spec(
     session: Session,
     *,
     force: bool,
+    flow: FlowUse | None = None,
 ) -> GoalSpec:
     """The goal that these settings describe.
 
@@ -71,7 +72,8 @@ def make_spec(
         SpecError: it cannot be run as described.
     """
     workspace, subfolder = place
-    worker = _worker(settings, session)
+    alone = flow is not None and flow.alone
+    worker = worker_of(settings, session) if flow is None else flow_as_worker(flow)
     verification = settings.verification
     conventional = verification.prepare is None
     deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
@@ -81,13 +83,14 @@ def make_spec(
     try:
         return GoalSpec(
             id=goal,
+            flow=flow,
             objective=objective,
             workspace=str(workspace),
             subfolder=subfolder,
             worker=worker,
-            checks=() if settings.judge_only else settings.checks,
-            hidden_checks=settings.hidden_checks,
-            judges=_judges(settings, worker, session),
+            checks=() if settings.judge_only or alone else settings.checks,
+            hidden_checks=() if alone else settings.hidden_checks,
+            judges=() if alone else _judges(settings, worker, session),
             wait_quota=settings.wait_quota,
             limits=settings.limits.limits(),
             verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
@@ -96,6 +99,11 @@ def make_spec(
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
+
+
+def flow_as_worker(flow: FlowUse) -> AgentSpec:
+    """What stands for a flow where a goal's worker is spoken of."""
+    return AgentSpec(name=flow.flow.name, command=("goalrun", "flow", "run", flow.flow.name))
 
 
 def hidden_files(settings: Settings, workspace: Path) -> Path | None:
@@ -116,7 +124,7 @@ def hidden_files(settings: Settings, workspace: Path) -> Path | None:
     return folder
 
 
-def _worker(settings: Settings, session: Session) -> AgentSpec:
+def worker_of(settings: Settings, session: Session) -> AgentSpec:
     """The worker's agent with those that stand in for it.
 
     Raises:

@@ -26,7 +26,7 @@ def decide(state: GoalState, outcome: TurnOutcome) -> Decision:
     The gate is the first rule: nothing but green verification and a judge that does not object is
     ``achieved``, and it comes before every limit, so success on the last allowed turn is success.
     """
-    if state.spec.kind == "flow":
+    if state.spec.alone:
         return _as_the_flow_ended(outcome.worker)
     stop = _achieved(state, outcome) or _blocked(outcome) or _limit(state, outcome)
     if stop is not None:
@@ -139,12 +139,19 @@ def _blocked(outcome: TurnOutcome) -> Stop | None:
 
 def spent_after(state: GoalState, outcome: TurnOutcome) -> Usage:
     """Tokens and USD of the goal with this turn counted in; running time is what the state says."""
-    return state.usage.plus(turn_usage(outcome))
+    return state.usage.plus(uncounted(outcome))
+
+
+def uncounted(outcome: TurnOutcome) -> Usage:
+    """What of a turn's tokens and USD is not in the goal's yet: a flow's are counted call by call."""
+    if not outcome.worker.counted:
+        return turn_usage(outcome)
+    return turn_usage(TurnOutcome(**{**dict(outcome), "worker": WorkerReport(outcome="ok", usage=NOTHING_SPENT)}))
 
 
 def turn_usage(outcome: TurnOutcome) -> Usage:
     """Tokens and USD of one turn, worker and judge together; its seconds are left to the clock."""
-    usage = NOTHING_SPENT if outcome.worker.counted else outcome.worker.usage or Usage()
+    usage = outcome.worker.usage or Usage()
     if outcome.judgement is not None:
         usage = usage.plus(outcome.judgement.usage or Usage())
     return Usage(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from goalrun.core.decide import turn_usage
+from goalrun.core.decide import uncounted
 from goalrun.core.events import (
     AgentFailed,
     Answered,
@@ -138,7 +138,7 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
         state,
         turns=(*state.turns, record),
         open=None,
-        usage=_with_seconds(state.usage.plus(turn_usage(outcome)), seconds),
+        usage=_with_seconds(state.usage.plus(uncounted(outcome)), seconds),
         hints=(),
         feedback=record.feedback,
         status=State(record.decision) if ends else State.RUNNING,

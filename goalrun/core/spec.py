@@ -111,12 +111,14 @@ class FlowUse(Value):
     """A flow as a goal's worker.
 
     Attributes:
+        alone: run for its own sake: there is no goal around it, and it ends as the flow does.
         args: what it was given, with defaults.
         agents: everyone whom its steps name, as found at start.
         slots: how many agents run at once on this machine, over all goals.
     """
 
     flow: Flow
+    alone: bool = False
     args: Mapping[str, Json] = {}
     agents: Mapping[str, AgentSpec] = {}
     slots: int = Field(default=8, ge=1)
@@ -127,7 +129,6 @@ class GoalSpec(Value):
 
     Attributes:
         workspace: real path of the workspace's top folder.
-        kind: ``flow`` is a run of a flow for its own sake: one that ends as the flow does.
         flow: the worker, where it is more than one agent.
         subfolder: where in it worker and checks start; "" is the top.
         hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
@@ -138,7 +139,6 @@ class GoalSpec(Value):
     """
 
     id: Text
-    kind: Literal["goal", "flow"] = "goal"
     objective: Text
     workspace: Text
     subfolder: str = ""
@@ -153,11 +153,16 @@ class GoalSpec(Value):
     wait_quota: bool = True
     worker_isolation: Literal["auto", "off"] = "auto"
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is a run of a flow, with no goal around it."""
+        return self.flow is not None and self.flow.alone
+
     @model_validator(mode="after")
     def _somebody_decides(self) -> Self:
-        if self.kind == "flow":
-            if self.flow is None or self.checks or self.judges:
-                raise ValueError("a run of a flow has a flow, and no checks or judges of its own")
+        if self.alone:
+            if self.checks or self.judges:
+                raise ValueError("a run of a flow has no checks or judges of its own")
         elif not self.checks and not self.judges:
             raise ValueError("a goal needs a check or a judge")
         return self

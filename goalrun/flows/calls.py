@@ -149,7 +149,7 @@ class Calls:
 
     def check(self) -> None:
         """Raise what stops the run, if something does."""
-        self.ports.control.check()
+        self.ports.poll()
         if self._halted is not None:
             raise self._halted
 

@@ -1,12 +1,16 @@
 """What a flow needs of the world, as protocols."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from goalrun.core.flow.model import Result, Step
-from goalrun.core.model import Snapshot, VerificationReport
-from goalrun.core.ports import Clock, Control, OnProcess, Worker
+from goalrun.core.flow.model import Result
+from goalrun.core.model import Snapshot
+from goalrun.core.ports import Clock, Worker
 from goalrun.core.spec import AgentSpec
+
+Poll = Callable[[], None]
+"""Raises ``Interrupted`` when something has to end."""
 
 
 class Files(Protocol):
@@ -64,42 +68,23 @@ class FlowPorts(NamedTuple):
     Attributes:
         hire: an agent, or a command, as a worker in a folder; with ``writes`` False it may only read where that can
             be had.
-        verify: runs the checks of a step on a snapshot.
+        poll: raises ``Interrupted`` when the goal is asked to pause or stop.
         slots: one of so many on this machine, held while an agent runs.
     """
 
     hire: "Hire"
-    verify: "Verify"
     slots: "Slots"
     desk: Desk
     shelf: Shelf
     clock: Clock
-    control: Control
+    poll: Poll
 
 
 class Hire(Protocol):
     """See ``FlowPorts``."""
 
-    def __call__(self, agent: AgentSpec, folder: str, *, writes: bool, poll: "Poll") -> Worker:
+    def __call__(self, agent: AgentSpec, folder: str, *, writes: bool, poll: Poll) -> Worker:
         """A worker; ``poll`` is called while it runs, and what it raises ends it."""
-        ...
-
-
-class Poll(Protocol):
-    """Raises ``Interrupted`` when something has to end."""
-
-    def __call__(self) -> None:
-        """Ask."""
-        ...
-
-
-class Verify(Protocol):
-    """See ``FlowPorts``."""
-
-    def __call__(
-        self, step: Step, files: Files, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Poll
-    ) -> VerificationReport:
-        """Whether the step's checks pass on it, with protected paths as in the goal's base."""
         ...
 
 

@@ -77,12 +77,12 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
 
 def _first_tree(state: GoalState) -> str:
     """The files that the turn began with; of a run of a flow, those that the run began with."""
-    first = state.turns[-1].outcome.snapshot if state.turns and state.spec.kind == "goal" else state.base
+    first = state.turns[-1].outcome.snapshot if state.turns and not state.spec.alone else state.base
     return first.tree if first is not None else ""
 
 
 def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerReport:
-    alone = calls.state.spec.kind == "flow"
+    alone = calls.state.spec.alone
     stopped = result.status == "blocked" and (result.by in {"person", "worker"} or alone)
     return WorkerReport(
         outcome="ok" if result.status == "done" else "blocked" if stopped else "failed",

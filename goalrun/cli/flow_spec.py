@@ -1,0 +1,116 @@
+"""From a flow's file to a worker, frozen by value: its arguments, and everyone whom its steps name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from goalrun.adapters.agents.call import shell_command
+from goalrun.cli.spec import worker_agent, worker_of
+from goalrun.core.flow.args import complete, read_args
+from goalrun.core.flow.model import Flow, Step
+from goalrun.core.spec import AgentSpec, FlowUse
+from goalrun.core.value import JsonObject
+from goalrun.errors import SpecError
+from goalrun.flows.steps import NOBODY
+from goalrun.settings import AgentSettings, Settings, agents
+from goalrun.wiring import Session
+
+
+class FlowAsked(NamedTuple):
+    """A flow on a command line.
+
+    Attributes:
+        words: its arguments.
+        alone: run for its own sake, not around by a goal.
+    """
+
+    flow: Flow
+    words: tuple[str, ...]
+    alone: bool
+
+
+def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Session) -> FlowUse:
+    """The worker that a flow is.
+
+    Raises:
+        SpecError: an argument is missing or unknown, or an agent is.
+    """
+    flow = asked.flow
+    given = read_args(asked.words, flow.args) if asked.words or asked.alone else {}
+    first = next(iter(flow.args), None)
+    if not asked.alone and first is not None and first not in given:
+        # A goal's objective is what its flow is about.
+        given = {**given, first: objective}
+    found = {name: _agent(name, flow, settings, session) for name in sorted(set(_names(flow, flow.flows)))}
+    return FlowUse(
+        flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
+    )
+
+
+def _names(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[str]:
+    """Everyone whom the steps of a flow and of its sub-flows name."""
+    for step in flow.steps:
+        yield from _names_of(step)
+        if step.flow is not None and step.flow in flows:
+            below = flows[step.flow]
+            yield from _names(below, {**flows, **below.flows})
+
+
+def _names_of(step: Step) -> Iterator[str]:
+    if step.kind == "prompt":
+        yield step.agent or NOBODY
+    for member in step.member:
+        if member.run is None:
+            yield member.agent or step.agent or NOBODY
+    if step.lead is not None:
+        yield step.lead
+    if step.kind == "python":
+        yield NOBODY
+
+
+def _agent(name: str, flow: Flow, settings: Settings, session: Session) -> AgentSpec:
+    described = next((each.agents[name] for each in (flow, *flow.flows.values()) if name in each.agents), None)
+    if name == NOBODY:
+        return worker_of(settings, session)
+    known = agents(settings)
+    if described is None:
+        if name not in known:
+            raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join((*flow.agents, *known))}")
+        return worker_agent(name, known[name], session)
+    return worker_agent(name, _described(name, described, known), session)
+
+
+def _described(name: str, given: JsonObject, known: Mapping[str, AgentSettings]) -> AgentSettings:
+    """An agent that a flow describes: one that is known, with another model, or a command of its own."""
+    data: dict[str, Any] = dict(given)
+    base: dict[str, Any] = {}
+    if "use" in data:
+        of = str(data.pop("use"))
+        if of not in known:
+            raise SpecError(f"agents.{name}: unknown agent {of!r}", hint=f"known: {', '.join(known)}")
+        base = known[of].model_dump()
+        if data.get("model"):
+            base |= _with_model(name, of, known[of], str(data["model"]))
+    if "run" in data:
+        run = data.pop("run")
+        base["command"] = shell_command(run) if isinstance(run, str) else run
+    # Which tools it has is its command line's; a step's `writes = false` keeps it from changing files.
+    data.pop("tools", None)
+    try:
+        return AgentSettings.model_validate({**base, **data, "order": 0})
+    except ValidationError as failure:
+        problem = failure.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise SpecError(f"agents.{name}.{where}: {problem['msg']}") from failure
+
+
+def _with_model(name: str, of: str, agent: AgentSettings, model: str) -> dict[str, Any]:
+    if not agent.model_flag:
+        raise SpecError(f"agents.{name}: {of} has no flag for a model", hint="set it where that agent is configured")
+    extra = (agent.model_flag, model)
+    return {
+        "command": (*agent.command, *extra),
+        "resume": (*agent.resume, *extra) if agent.resume else (),
+        "model": model,
+    }
