@@ -147,7 +147,7 @@ def parse_text(text: str, path: Path) -> dict[str, Any]:
         at = re.search(r"line (\d+)", str(failure))
         said = re.sub(r" \(at line.*\)$|: line \d+.*$", "", str(failure))
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise FlowError(f"{path}:{at[1] if at else 1}: not valid {kind}: {said}") from failure
+        raise FlowError(f"{path}:{at[1] if at else text.count(chr(10)) + 1}: not valid {kind}: {said}") from failure
     if not isinstance(data, dict):
         raise FlowError(f"{path}: a flow is an object")
     return data
