@@ -167,13 +167,19 @@ class Loaded(NamedTuple):
     sources: dict[str, str]
 
 
-def load(workspace: Path, goal_file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
+def load(
+    workspace: Path,
+    goal_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    goal: Mapping[str, Any] | None = None,
+) -> Loaded:
     """Read every source and put them together.
 
     Args:
         workspace: where goalrun.toml or pyproject.toml is looked for.
         goal_file: a TOML file given with ``-f``.
         flags: what the command line says, in the shape of a file.
+        goal: what the goal file says, where that is not what is in it word by word.
 
     Raises:
         SettingsError: a file cannot be read, or says something that is not known or not allowed.
@@ -184,7 +190,7 @@ def load(workspace: Path, goal_file: Path | None = None, flags: Mapping[str, Any
     if not (workspace / "goalrun.toml").is_file():
         layers += _pyproject(workspace / "pyproject.toml")
     if goal_file is not None:
-        layers.append((goal_file, _read(goal_file)))
+        layers.append((goal_file, _read(goal_file) if goal is None else dict(goal)))
     for path, data in layers:
         _checked(data, str(path))
         _merge(merged, data, str(path), sources)

@@ -42,6 +42,35 @@ def run(
     return wrapping.run_flow(name, tuple(words or ()), asked)
 
 
+@flow.command("list")
+def list_flows(as_json: commands.AsJson = False) -> int:
+    """All flows of this project, of the user, and of goalrun itself."""
+    from goalrun.cli import flows
+
+    return flows.listed(as_json=as_json)
+
+
+@flow.command()
+def show(
+    name: Name,
+    graph: Annotated[bool, typer.Option("--graph", help="Draw what waits for what.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="The drawing as text for Mermaid.")] = False,
+    as_json: commands.AsJson = False,
+) -> int:
+    """What a flow takes, and what it does in which order."""
+    from goalrun.cli import flows
+
+    return flows.show(name, "mermaid" if mermaid else "graph" if graph else "plan", as_json=as_json)
+
+
+@flow.command()
+def check(name: Name, as_json: commands.AsJson = False) -> int:
+    """Prove a flow before anything is spent; exit 2 with all that is wrong."""
+    from goalrun.cli import flows
+
+    return flows.check(name, as_json=as_json)
+
+
 def wrap(name: str, objective: str, words: list[str] | None = None, **options: object) -> int:
     """Put a goal around a flow: it runs again, with what failed as feedback, until the checks pass."""
     from goalrun.cli import wrapping

@@ -1,44 +1,32 @@
 """Flows at work: run one, put a goal around one, answer one that waits."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.journal import replay
 from goalrun.adapters.shelf import FileShelf
 from goalrun.adapters.views import JOURNAL, read_result
 from goalrun.cli.flow_spec import FlowAsked
+from goalrun.cli.flows import proven_flow
 from goalrun.cli.reading import find
 from goalrun.cli.render import note, out, print_json
 from goalrun.cli.running import Asked, How, resume, start
 from goalrun.core.events import Answered
 from goalrun.core.model import GoalState, State, StepRecord
 from goalrun.errors import SpecError, WorkspaceBusy
-from goalrun.flows.files import Folder, load_flow
-from goalrun.settings import shipped, user_file
-from goalrun.wiring import Session, note_idle, open_session, workspace_here
-
-
-def flow_folders() -> tuple[Folder, ...]:
-    """Where flows are looked for: the project's, the user's, those that ship."""
-    workspace, _ = workspace_here()
-    return (
-        Folder("project", workspace / ".goalrun" / "flows"),
-        Folder("user", user_file().parent / "flows"),
-        Folder("shipped", Path(str(shipped("flows")))),
-    )
+from goalrun.wiring import Session, note_idle, open_session
 
 
 def run_flow(name: str, words: tuple[str, ...], asked: Asked) -> int:
     """Run a flow for its own sake."""
-    flow = load_flow(name, flow_folders())
+    flow = proven_flow(name)
     objective = flow.description.strip() or f"flow {flow.name}"
     return start(asked._replace(objective=objective, flow=FlowAsked(flow, words, alone=True)))
 
 
 def wrap(name: str, words: tuple[str, ...], asked: Asked) -> int:
     """Put a goal around a flow."""
-    return start(asked._replace(flow=FlowAsked(load_flow(name, flow_folders()), words, alone=False)))
+    return start(asked._replace(flow=FlowAsked(proven_flow(name), words, alone=False)))
 
 
 def answer(name: str, text: str, how: How) -> int:

@@ -39,7 +39,8 @@ def faults(failure: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
         said = _unknown(where) if error["type"] == "extra_forbidden" else _wrong(where, error["type"], error["msg"])
         what = f"{', '.join(named)}: {said[0]}" if named else said[0]
         found.setdefault(where, Problem(where, what, said[1]))
-    return list(found.values())
+    # A list of which every element is wrong also counts as empty.
+    return [found[where] for where in found if not any(other[: len(where)] == where != other for other in found)]
 
 
 def _where(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> tuple[Where, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from goalrun.core.flow.model import Flow
 from goalrun.errors import FlowError
+from goalrun.flows.goals import parse_goal_file
 from goalrun.flows.parse import parse_flow
 
 MAX_FILE_BYTES = 5_000_000
@@ -55,26 +56,60 @@ def load_flow(name: str, folders: Sequence[Folder]) -> Flow:
         return read_flow(Path(name))
     if not _NAME.fullmatch(name):
         raise FlowError(f"{name[:80]!r} is no name of a flow", hint="letters, digits, - and _; or a file.toml")
-    known = {found.name: found for found in find_flows(folders)}
-    if name not in known:
-        raise FlowError(f"there is no flow {name!r}", hint=_known(name, known))
-    flow = read_flow(known[name].path)
-    if flow.name != name:
-        # A flow is called by its file: two names would make chains of calls hard to follow.
-        raise FlowError(
-            f"{flow.source}: the flow is called {flow.name!r}, its file {name!r}", hint="rename one of them"
-        )
+    flow = named_flow(name, folders)
+    if flow is None:
+        raise FlowError(f"there is no flow {name!r}", hint=_known(name, [each.name for each in find_flows(folders)]))
     return flow
 
 
+def named_flow(name: str, folders: Sequence[Folder]) -> Flow | None:
+    """The flow that has a name; None where there is none.
+
+    Raises:
+        FlowError: its file is wrong.
+    """
+    path = next((found.path for found in find_flows(folders) if found.name == name), None)
+    if path is None:
+        return None
+    flow = read_flow(path)
+    if flow.name != name:
+        # A flow is called by its file: two names would make chains of calls hard to follow.
+        raise FlowError(f"{path}: the flow is called {flow.name!r}, its file {name!r}", hint="rename one of them")
+    return flow
+
+
+def whole_flow(flow: Flow, folders: Sequence[Folder]) -> Flow:
+    """The flow with every flow that its steps name inside it: by value, as a goal keeps it.
+
+    Raises:
+        FlowError: one is not there, or wrong.
+    """
+    inside = dict(flow.flows)
+    rest = [(flow, frozenset(inside))]
+    while rest:
+        now, near = rest.pop()
+        near |= now.flows.keys()
+        rest += [(inner, near) for inner in now.flows.values()]
+        for name in {step.flow for step in now.steps if step.flow is not None} - near - inside.keys():
+            inside[name] = load_flow(name, folders)
+            rest.append((inside[name], near))
+    return flow.model_copy(update={"flows": inside})
+
+
 def read_flow(path: Path) -> Flow:
-    """The flow in a file.
+    """The flow in a file; of a goal file, its worker.
 
     Raises:
         FlowError: it cannot be read, or is wrong.
     """
     text = read_text(path)
-    return parse_flow(parse_text(text, path), path.stem, str(path), text)
+    data = parse_text(text, path)
+    if "goal" not in data:
+        return parse_flow(data, path.stem, str(path), text)
+    flow = parse_goal_file(data, str(path), text).flow
+    if flow is None:
+        raise FlowError(f"{path}: this goal's worker is no flow", hint=f"goalrun start -f {path}")
+    return flow
 
 
 def read_text(path: Path) -> str:
@@ -112,7 +147,7 @@ def parse_text(text: str, path: Path) -> dict[str, Any]:
         at = re.search(r"line (\d+)", str(failure))
         said = re.sub(r" \(at line.*\)$|: line \d+.*$", "", str(failure))
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise FlowError(f"{path}:{at[1] if at else 1}: not valid {kind}: {said}") from failure
+        raise FlowError(f"{path}:{at[1] if at else text.count(chr(10)) + 1}: not valid {kind}: {said}") from failure
     if not isinstance(data, dict):
         raise FlowError(f"{path}: a flow is an object")
     return data

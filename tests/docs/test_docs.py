@@ -52,16 +52,18 @@ def commands() -> frozenset[str]:
 
 
 @cache
-def options(command: str) -> frozenset[str]:
-    """Every option of a command, long and short; "" is the program itself."""
-    page = help_of(*([command] if command else [])).partition("Options:\n")[2].partition("Commands:\n")[0]
+def options(*command: str) -> frozenset[str]:
+    """Every option of a command and of those below it, long and short; without a command, of the program itself."""
+    page, _, below = help_of(*command).partition("Options:\n")[2].partition("Commands:\n")
     heads = re.findall(r"^  (-\S.*?)(?:  |$)", page, re.MULTILINE)
-    return frozenset(name for head in heads for name in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", head))
+    found = {name for head in heads for name in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", head)}
+    inner = re.findall(r"^  ([a-z][a-z-]*) ", below, re.MULTILINE) if command else []
+    return frozenset(found).union(*(options(*command, name) for name in inner))
 
 
 @cache
 def all_options() -> frozenset[str]:
-    return frozenset().union(*(options(command) for command in ("", *commands())))
+    return frozenset().union(options(), *(options(command) for command in commands()))
 
 
 def read(name: str) -> str:
@@ -145,7 +147,7 @@ def test_every_command_and_option_is_in_the_command_line_page() -> None:
     for command, text in described.items():
         named = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", text))
         assert options(command) - {"-h", "--help"} - named == set(), command
-    assert options("") <= set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", read("docs/cli.md")))
+    assert options() <= set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", read("docs/cli.md")))
 
 
 def test_the_exit_code_table_is_the_programs() -> None:

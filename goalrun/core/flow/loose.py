@@ -3,10 +3,12 @@
 import json
 import math
 import re
+from itertools import islice
 
 from goalrun.core.value import Json
 
 MAX_CHARS = 10_000_000
+MAX_BLOCKS = 1_000
 _LABEL = re.compile(r"\A[A-Za-z]\w*(?=\s)")
 _LISTS = ("items", "results", "list", "data", "findings")
 """Keys under which an object may hold the list that is meant."""
@@ -22,8 +24,8 @@ def find_json(text: str) -> Json:
     """
     if len(text) > MAX_CHARS:
         raise ValueError(f"it has more than {MAX_CHARS} characters")
-    blocks = (_LABEL.sub("", block) for block in text.split("```")[1::2])
-    for candidate in (text, *blocks, _bracketed(text)):
+    blocks = (_LABEL.sub("", block) for block in text.split("```")[1::2] if block.strip())
+    for candidate in (text, *islice(blocks, MAX_BLOCKS), _bracketed(text)):
         try:
             return _loads(candidate)
         except (ValueError, RecursionError):

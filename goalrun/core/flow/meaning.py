@@ -38,9 +38,9 @@ def idle_keys(step: Step) -> Iterator[tuple[str, str, str]]:
             if key in step.model_fields_set and key not in said and not rule.holds(step):
                 said.add(key)
                 name = key.rstrip("_")
-                yield name, f"{name} means nothing without {rule.needed}", "add that, or take it out"
+                yield name, f"it means nothing without {rule.needed}", "add that, or take it out"
     if step.kind == "ask":
-        yield from ((key, f"{key} means nothing for a question to a person", "take it out")
+        yield from ((key, "it means nothing for a question to a person", "take it out")
                     for key in ("gate", "check", "each", "expect") if getattr(step, key))  # fmt: skip
     yield from _of_members(step)
 

@@ -137,8 +137,8 @@ class Step(_Keyed):
 
     @property
     def kind(self) -> str:
-        """Which of ``KINDS`` it is."""
-        return next(kind for kind in KINDS if getattr(self, kind))
+        """Which of ``KINDS`` it is; members share the step's prompt."""
+        return "member" if self.member else next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

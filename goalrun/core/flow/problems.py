@@ -1,10 +1,11 @@
 """What is wrong with a flow, before anything is spent: all of it, not just the first."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
-from typing import NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.expect import bad_expect
@@ -17,8 +18,9 @@ from goalrun.errors import GoalrunError, SpecError
 
 STEP_FIELDS = ("output", "json", "diff", "status", "reason")
 """What ``{steps.ID.…}`` can be about; below ``json`` come its fields."""
-GOAL_FIELDS = ("objective", "turn", "feedback")
+GOAL_FIELDS = ("objective", "turn", "feedback", "hints")
 MOST_NAMES = 12
+MOST_CYCLES = 20
 FlowFinder = Callable[[str], Flow | None]
 """A flow that has a file of its own, by name; raises ``GoalrunError`` for one that is broken."""
 
@@ -38,17 +40,15 @@ class Problem(NamedTuple):
     source: str = ""
 
 
+_Key = TypeVar("_Key", int, str)
+
+
 class _Scope(NamedTuple):
-    """What the steps of a flow can name."""
+    """What the steps of a flow can name; ``find`` raises ``GoalrunError`` for a flow that is broken."""
 
     flow: Flow
     agents: frozenset[str]
-    flows: FlowFinder
-    chain: tuple[str, ...]
-
-    def find(self, name: str) -> Flow | None:
-        inline = self.flow.flows.get(name)
-        return self.flows(name) if inline is None else inline
+    find: FlowFinder
 
 
 def problems(flow: Flow, agents: Collection[str], flows: FlowFinder = lambda _name: None) -> list[Problem]:
@@ -59,42 +59,88 @@ def problems(flow: Flow, agents: Collection[str], flows: FlowFinder = lambda _na
         agents: names that are known beside the flow's own.
         flows: finds flows that have files of their own.
     """
-    return list(_of_flow(_Scope(flow, frozenset(agents), flows, (flow.name,)), (), set()))
+    survey = _Survey(flow, frozenset(agents), flows)
+    survey.visit(flow, survey.agents, {}, ())
+    return [*survey.found, *survey.recursion()]
 
 
-def _of_flow(scope: _Scope, prefix: Where, seen: set[int]) -> Iterator[Problem]:
-    flow = scope.flow
-    seen.add(id(flow))
-    of_agents = list(_of_agents(scope))
-    scope = scope._replace(agents=scope.agents | set(flow.agents))
-    found = [*of_agents, *_of_whole(flow), *_of_steps(scope)]
-    yield from (_placed(problem, flow, prefix) for problem in found)
-    for name, inner in flow.flows.items():
-        # Its steps may name what stands beside it.
-        yield from _of_flow(scope._replace(flow=inner, flows=scope.find, chain=(*scope.chain, name)),
-                            (*prefix, "flows", name), seen)  # fmt: skip
-    for number, step in enumerate(flow.steps):
-        if step.flow is not None:
-            yield from _of_sub_flow(scope, step.flow, ("step", number, "flow"), prefix, seen)
+class _Survey:
+    """A walk over a flow and all that it uses, each of them once."""
+
+    def __init__(self, top: Flow, agents: frozenset[str], flows: FlowFinder) -> None:
+        self.agents = agents
+        self.found: list[Problem] = []
+        self._flows = flows
+        self._loaded: dict[str, Flow | None] = {top.name: top}
+        self._visited: dict[int, tuple[Flow, Where, list[tuple[int, Flow]]]] = {}
+
+    def visit(self, flow: Flow, agents: frozenset[str], near: Mapping[str, Flow], at: Where) -> None:
+        """Look at one flow, at those inside it, and at those with files that it uses."""
+        calls: list[tuple[int, Flow]] = []
+        self._visited[id(flow)] = (flow, at, calls)
+        near = {**near, **flow.flows}
+        scope = _Scope(flow, agents | set(flow.agents), lambda name: near.get(name) or self._load(name))
+        found = [*_of_agents(flow, agents), *_of_whole(flow), *_of_steps(scope)]
+        self.found += [_placed(problem, flow, at) for problem in found]
+        for name, inner in flow.flows.items():
+            self.visit(inner, scope.agents, near, (*at, "flows", name))
+        for number, step in enumerate(flow.steps):
+            used = _found(scope, step.flow)
+            if used is not None:
+                calls.append((number, used))
+                if id(used) not in self._visited and step.flow not in near:
+                    self.visit(used, self.agents, {}, ())
+
+    def _load(self, name: str) -> Flow | None:
+        if name not in self._loaded:
+            self._loaded[name] = self._flows(name)
+        return self._loaded[name]
+
+    def recursion(self) -> Iterator[Problem]:
+        """Flows that use one another without end; each chain once."""
+        graph: Mapping[int, Sequence[int]] = {
+            key: [id(used) for _, used in calls] for key, (_, _, calls) in self._visited.items()
+        }
+        for _ in range(MOST_CYCLES):
+            cycle = _cycle(graph)
+            if not cycle:
+                return
+            # The sorter goes from what is needed to what needs it; calls go the other way.
+            chain = cycle[::-1]
+            flow, at, calls = self._visited[chain[0]]
+            number = next(number for number, used in calls if id(used) == chain[1])
+            names = " -> ".join(self._visited[key][0].name for key in chain)
+            what = f"flows use one another without end: {names}"
+            yield _placed(Problem(("step", number, "flow"), what, "use another flow here"), flow, at)
+            graph = _without(graph, cycle)
+
+
+def _found(scope: _Scope, name: str | None) -> Flow | None:
+    try:
+        return scope.find(name) if name is not None else None
+    except GoalrunError:
+        return None
+
+
+def _cycle(graph: Mapping[_Key, Iterable[_Key]]) -> list[_Key]:
+    """A cycle, its first member last again, each before what needs it; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as failure:
+        return list(failure.args[1])
+    return []
+
+
+def _without(graph: Mapping[_Key, Sequence[_Key]], cycle: list[_Key]) -> Mapping[_Key, Sequence[_Key]]:
+    """The graph without what makes the cycle: what another one shares with it is left to be found."""
+    gone = set(pairwise(cycle))
+    return {key: [need for need in needs if (need, key) not in gone] for key, needs in graph.items()}
 
 
 def _placed(problem: Problem, flow: Flow, prefix: Where) -> Problem:
     at = place(flow, problem.where)
     what = f"{at}: {problem.what}" if at else problem.what
-    where = (*prefix, *problem.where)
-    return Problem(where, what, problem.hint, flow.source)
-
-
-def _of_sub_flow(scope: _Scope, name: str, where: Where, prefix: Where, seen: set[int]) -> Iterator[Problem]:
-    try:
-        inner = scope.find(name)
-    except GoalrunError as failure:
-        yield _placed(Problem(where, str(failure), failure.hint), scope.flow, prefix)
-        return
-    if inner is None or name in scope.chain or id(inner) in seen or name in scope.flow.flows:
-        return
-    known = scope.agents - set(scope.flow.agents)
-    yield from _of_flow(scope._replace(flow=inner, agents=known, chain=(*scope.chain, name)), (), seen)
+    return Problem((*prefix, *problem.where), what, problem.hint, flow.source)
 
 
 def _of_whole(flow: Flow) -> Iterator[Problem]:
@@ -114,30 +160,27 @@ def _of_whole(flow: Flow) -> Iterator[Problem]:
 
 
 def _cycles(flow: Flow) -> Iterator[Problem]:
-    graph = {step.id: edges(step) for step in flow.steps}
-    place = {step.id: number for number, step in enumerate(flow.steps)}
-    while graph:
-        try:
-            TopologicalSorter(graph).prepare()
-        except CycleError as failure:
-            cycle = list(failure.args[1])
-            yield Problem(("step", place[cycle[0]]), f"the steps wait for one another: {' -> '.join(cycle)}",
-                          "take out one of these needs or references")  # fmt: skip
-            graph = {name: needs for name, needs in graph.items() if name not in cycle}
-        else:
+    graph: Mapping[str, Sequence[str]] = {step.id: edges(step) for step in flow.steps}
+    numbers = {step.id: number for number, step in enumerate(flow.steps)}
+    for _ in range(MOST_CYCLES):
+        cycle = _cycle(graph)
+        if not cycle:
             return
+        what = f"the steps wait for one another: {' -> '.join(cycle)}"
+        yield Problem(("step", numbers[cycle[0]]), what, "take out one of these needs or references")
+        graph = _without(graph, cycle)
 
 
-def _of_agents(scope: _Scope) -> Iterator[Problem]:
-    for name, table in scope.flow.agents.items():
+def _of_agents(flow: Flow, known: frozenset[str]) -> Iterator[Problem]:
+    for name, table in flow.agents.items():
         ways = [key for key in ("use", "run", "command") if key in table]
         if len(ways) != 1:
             said = " and ".join(ways) or "none"
             yield Problem(("agents", name), f"an agent needs one of use, run, command; it has {said}")
         used = table.get("use")
-        # An agent may have the name of the one that it uses, so its own flow's names are not among these.
-        if "use" in table and (not isinstance(used, str) or used not in scope.agents):
-            yield from _unknown(("agents", name, "use"), "agent", str(used), scope.agents)
+        # An agent may have the name of the one that it uses, so its own flow's names do not count.
+        if "use" in table and (not isinstance(used, str) or used not in known):
+            yield from _unknown(("agents", name, "use"), "agent", str(used), known)
 
 
 def _of_steps(scope: _Scope) -> Iterator[Problem]:
@@ -174,6 +217,9 @@ def _texts(step: Step) -> Iterator[Problem]:
         yield Problem(
             ("each",), "it is neither a list nor one placeholder", 'each = ["a", "b"], or "{steps.plan.json}"'
         )
+    for key in ("prompt", "ask"):
+        if getattr(step, key) is not None and not getattr(step, key).strip():
+            yield Problem((key,), "it is empty")
     if step.each is not None and step.as_ in ROOTS - {"item"}:
         yield Problem(("as",), f"{step.as_!r} has a meaning of its own in placeholders", "take another name")
     if step.expect is not None and (why := bad_expect(step.expect)):
@@ -236,13 +282,10 @@ def _item_ref(ref: Ref, where: Where, step: Step) -> Iterator[Problem]:
 def _with(step: Step, scope: _Scope) -> Iterator[Problem]:
     if step.flow is None:
         return
-    if step.flow in scope.chain:
-        chain = " -> ".join((*scope.chain[scope.chain.index(step.flow) :], step.flow))
-        yield Problem(("flow",), f"flows use one another without end: {chain}", "use another flow here")
-        return
     try:
         inner = scope.find(step.flow)
-    except GoalrunError:
+    except GoalrunError as failure:
+        yield Problem(("flow",), str(failure), failure.hint)
         return
     if inner is None:
         yield from _unknown(("flow",), "flow", step.flow, scope.flow.flows)

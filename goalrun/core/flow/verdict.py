@@ -16,7 +16,7 @@ MAX_REASON_CHARS = 2_000
 _MARKS = r"[\s*_`\"']{0,20}"
 _STATED = re.compile(
     rf"VERDICT{_MARKS}[:=]{_MARKS}(?P<word>PASS(?:ED)?|OK(?:AY)?|BLOCK(?:ED)?|FAIL(?:ED|URE)?|STOP(?:PED)?|"
-    r"REJECT(?:ED)?|HALT(?:ED)?)(?![A-Za-z])(?P<rest>[^\n]{0,2000})",
+    r"REJECT(?:ED)?|HALT(?:ED)?)(?![A-Za-z])(?=(?P<rest>[^\n]{0,2000}))",
     re.IGNORECASE,
 )
 _REASON = re.compile(r"^[ \t*_`]{0,20}REASON[ \t*_`]{0,20}[:=](?P<reason>[^\n]{0,2000})", re.IGNORECASE | re.MULTILINE)
