@@ -181,7 +181,9 @@ def _inner(flow: dict[str, Any], stack: list[str], said: Said, find: Finder, sou
             text = find(used) if used not in flows else None
             if text is not None:
                 given = [key for other in (now, *flows.values()) for key in _given(other, used)]
-                flows[used] = _flow(_read(text, f"{source}, flow {used!r}"), said._replace(where=f"flow {used!r}: "), given)
+                flows[used] = _flow(
+                    _read(text, f"{source}, flow {used!r}"), said._replace(where=f"flow {used!r}: "), given
+                )
             if used in flows:
                 for key in _given(now, used):
                     flows[used]["args"].setdefault(key, {})
