@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Robots:
         self.project = repository(folder / "project", {"goalrun.toml": settings, "a.txt": "a\n"})
         self.program = Program(home=folder / "state", cwd=self.project)
 
-    def run(self, flow: str, answers: list[tuple[str, str] | tuple[str, str, str]], *words: str) -> dict[str, Any]:
+    def run(self, flow: str, answers: Sequence[tuple[str, ...]], *words: str) -> dict[str, Any]:
         """Run a flow; answers: what is in a prompt, what is said to that, and a file that is written."""
         told = [[*answer, ""][:3] for answer in answers]
         (self._robot / "answers.json").write_text(json.dumps(told), encoding="utf-8")

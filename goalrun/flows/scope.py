@@ -56,11 +56,13 @@ class Scope(NamedTuple):
         if step.each is not None and root == step.as_:
             return field(item, rest)
         needs = self._needs(step) if root in {"needs", "previous"} else []
+        # What is needed by name comes before what is only referred to.
+        last = [name for name, _ in needs if name in step.needs or not step.needs][-1:]
         values: dict[str, Callable[[], Json]] = {
             "args": lambda: field(dict(self.args), rest),
             "steps": lambda: self._of_step(rest),
             "needs": lambda: "\n\n".join(text for _, text in needs),
-            "previous": lambda: self._of_step((needs[-1][0], *rest)) if needs else None,
+            "previous": lambda: self._of_step((*last, *rest)) if last else None,
             "goal": lambda: field(self._goal(), rest),
         }
         return values[root]() if root in values else None

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tomli_w
@@ -53,7 +53,7 @@ def import_taskflow(text: str, source: str, name: str = "", find: Finder = lambd
 
 def _imported(data: dict[str, Any], source: str, name: str, find: Finder) -> Imported:
     said = Said([])
-    flow = _flow(data, said, ())
+    flow = _flow(data, said)
     flow["name"] = name or _called(str(data["name"]), said)
     missing = _inner(flow, [str(data["name"])], said, find, source)
     told = tuple(dict.fromkeys(one_line(line, 500) for line in said.lines))
@@ -121,8 +121,8 @@ def _called(name: str, said: Said) -> str:
     return short
 
 
-def _flow(data: dict[str, Any], said: Said, given: Sequence[str]) -> dict[str, Any]:
-    """A definition in the keys of a flow; ``given``: arguments that come whether they are declared or not."""
+def _flow(data: dict[str, Any], said: Said) -> dict[str, Any]:
+    """A definition in the keys of a flow."""
     texts = Texts(data["phases"], said)
     steps = list(steps_of(data["phases"], texts, said))
     flow: dict[str, Any] = {"name": ""}
@@ -138,7 +138,7 @@ def _flow(data: dict[str, Any], said: Said, given: Sequence[str]) -> dict[str, A
     for key in sorted(data.keys() - _KNOWN):
         said.tell(f"{key} = {_shown(data[key])} has no counterpart and is left out")
     declared = {name: _arg(name, arg, said) for name, arg in (data.get("args") or {}).items()}
-    for name in dict.fromkeys((*texts.args, *given)):
+    for name in dict.fromkeys(texts.args):
         if name not in declared:
             declared[name] = {}
             said.tell(f"argument {name!r} was not declared; it is here, as every argument is")
@@ -172,39 +172,28 @@ def _inner(flow: dict[str, Any], stack: list[str], said: Said, find: Finder, sou
     rest = [(flow, stack)]
     while rest:
         now, chain = rest.pop()
-        for step in now["step"]:
-            used = step.get("flow")
-            if used is None:
-                continue
+        for step in (step for step in now["step"] if "flow" in step):
+            used = step["flow"]
             if used in chain:
-                raise FlowError(f"{source}: flows use one another without end: {' -> '.join([*chain, used])}")
-            text = find(used) if used not in flows else None
-            if text is not None:
-                given = [key for other in (now, *flows.values()) for key in _given(other, used)]
-                flows[used] = _flow(
-                    _read(text, f"{source}, flow {used!r}"), said._replace(where=f"flow {used!r}: "), given
-                )
-            if used in flows:
-                for key in _given(now, used):
-                    flows[used]["args"].setdefault(key, {})
+                raise FlowError(one_line(f"{source}: flows use one another without end: {' -> '.join([*chain, used])}"))
+            if used not in flows and (text := find(used)) is not None:
+                data = _read(text, f"{source}, flow {used!r}")
+                flows[used] = _flow(data, said._replace(where=f"flow {used!r}: "))
                 rest.append((flows[used], [*chain, used]))
+            if used in flows:
+                # There, what is given and not declared is an argument as well.
+                flows[used]["args"] = {**{key: {} for key in step.get("with", {})}, **flows[used]["args"]}
             elif used not in missing:
                 missing.add(used)
                 said.tell(f"phase {step['id']!r} uses flow {used!r}, which is not beside it: import it, too")
     for inner in flows.values():
         del inner["name"]
-        for arg in inner["args"].values():
-            # There, nobody sees to it that a flow that is used is given what it requires.
-            arg.pop("required", None)
-    if flows:
-        flow["flows"] = flows
+        # There, nobody sees to it that a flow that is used is given what it requires.
+        inner["args"] = {
+            name: {key: value for key, value in arg.items() if key != "required"} for name, arg in inner["args"].items()
+        }
+    flow["flows"] = flows
     return missing
-
-
-def _given(flow: Mapping[str, Any], used: str) -> Iterator[str]:
-    for step in flow["step"]:
-        if step.get("flow") == used:
-            yield from step.get("with", {})
 
 
 def _written(flow: dict[str, Any], told: Sequence[str]) -> str:
@@ -216,7 +205,7 @@ def _written(flow: dict[str, Any], told: Sequence[str]) -> str:
 
 
 def _pruned(flow: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in flow.items() if value or key not in {"args", "agents"}}
+    kept = {key: value for key, value in flow.items() if value or key not in {"args", "agents", "flows"}}
     if "flows" in kept:
         kept["flows"] = {name: _pruned(inner) for name, inner in kept["flows"].items()}
     return kept

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -18,8 +18,6 @@ NEEDED = {
 """The types of phases, and what each has to have."""
 MOST_PHASES = 1_000
 _RETRY = {"max": (0, 20), "backoffMs": (0, 60_000), "factor": (1, 10)}
-_TEXTS = ("type", "task", "as", "use", "join", "when", "agent", "model")
-_FLAGS = ("final", "optional")
 
 
 def wrong(data: object) -> list[str]:
@@ -43,26 +41,35 @@ def wrong(data: object) -> list[str]:
 def _of_whole(data: dict[str, Any]) -> Iterator[str]:
     if not _text(data.get("name")):
         yield "name is missing"
-    if not isinstance(data.get("description", ""), str):
+    if not isinstance(data.get("description") or "", str):
         yield "description is no text"
     yield from _counted(data)
-    budget = data.get("budget")
-    if budget is not None and not isinstance(budget, dict):
-        yield "budget is no object"
-    for key in ("maxUSD", "maxTokens") if isinstance(budget, dict) else ():
-        value = budget.get(key)
-        if value is not None and (not _number(value) or value <= 0 or (key == "maxTokens" and value != int(value))):
-            yield f"budget.{key} is {value!r:.40}; it has to be a number above 0"
+    yield from _of_budget(data.get("budget"))
     args = data.get("args")
     if args is not None and not isinstance(args, dict):
         yield "args is no object"
     for name, arg in args.items() if isinstance(args, dict) else ():
-        if not isinstance(arg, dict):
-            yield f"argument {name!r} is no object"
-        elif not isinstance(arg.get("description", ""), str) or not isinstance(arg.get("required", False), bool):
-            yield f"argument {name!r}: description is a text, required is true or false"
-        elif _has_null(arg.get("default"), top=True):
-            yield f"argument {name!r}: TOML has no null, which its default holds"
+        yield from _of_arg(name, arg)
+
+
+def _of_budget(budget: object) -> Iterator[str]:
+    if budget is not None and not isinstance(budget, dict):
+        yield "budget is no object"
+    elif budget is not None:
+        for key in ("maxUSD", "maxTokens"):
+            value: Any = budget.get(key)
+            whole = key == "maxUSD" or not _number(value) or value == int(value)
+            if value is not None and (not _number(value) or value <= 0 or not whole):
+                yield f"budget.{key} is {value!r:.40}; it has to be a number above 0"
+
+
+def _of_arg(name: str, arg: object) -> Iterator[str]:
+    if not isinstance(arg, dict):
+        yield f"argument {name!r} is no object"
+    elif not isinstance(arg.get("description") or "", str) or not isinstance(arg.get("required") or False, bool):
+        yield f"argument {name!r}: description is a text, required is true or false"
+    elif _has_null(arg.get("default"), top=True):
+        yield f"argument {name!r}: TOML has no null, which its default holds"
 
 
 def _counted(data: dict[str, Any]) -> Iterator[str]:
@@ -74,19 +81,11 @@ def _counted(data: dict[str, Any]) -> Iterator[str]:
 def _of_phase(phase: dict[str, Any]) -> Iterator[str]:
     if not _text(phase.get("id")):
         yield "id is missing"
-    for key in _TEXTS:
-        if phase.get(key) is not None and not isinstance(phase[key], str):
-            yield f"{key} is no text"
-    for key in _FLAGS:
-        if phase.get(key) is not None and not isinstance(phase[key], bool):
-            yield f"{key} is neither true nor false"
-    for key in ("dependsOn", "from"):
-        if phase.get(key) is not None and not _texts(phase[key]):
-            yield f"{key} is no list of ids"
-    if phase.get("join") not in {None, "all", "any"}:
-        yield f"join is {phase['join']!r:.40}; it can be all or any"
-    if phase.get("output") not in (None, "text", "json"):
-        yield f"output is {phase['output']!r:.40}; it can be text or json"
+    for keys, fits, needed in _FORMS:
+        yield from (f"{key} is no {needed}" for key in keys if phase.get(key) is not None and not fits(phase[key]))
+    for key, words in (("join", ("all", "any")), ("output", ("text", "json"))):
+        if phase.get(key) not in (None, *words):
+            yield f"{key} is {phase[key]!r:.40}; it can be {' or '.join(words)}"
     yield from _counted(phase)
     yield from _of_type(phase)
     yield from _of_retry(phase.get("retry"))
@@ -134,9 +133,11 @@ def _of_over(phase: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_retry(retry: object) -> Iterator[str]:
-    if retry is not None and not isinstance(retry, dict):
-        yield "retry is no object"
-    for key, (least, most) in _RETRY.items() if isinstance(retry, dict) else ():
+    if not isinstance(retry, dict):
+        if retry is not None:
+            yield "retry is no object"
+        return
+    for key, (least, most) in _RETRY.items():
         value = retry.get(key)
         if value is not None and (not _number(value) or not least <= value <= most):
             yield f"retry.{key} is {value!r:.40}; it has to be from {least} to {most}"
@@ -186,3 +187,10 @@ def _has_null(value: object, *, top: bool = False) -> bool:
     if isinstance(value, list):
         return any(_has_null(below) for below in value)
     return value is None and not top
+
+
+_FORMS: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
+    (("type", "task", "as", "use", "join", "when", "agent", "model"), lambda value: isinstance(value, str), "text"),
+    (("final", "optional"), lambda value: isinstance(value, bool), "true or false"),
+    (("dependsOn", "from"), _texts, "list of ids"),
+)

@@ -180,10 +180,7 @@ def _with_needs(phase: Phase, phases: Sequence[Phase], texts: Texts, when: str) 
         status = f"{{steps.{texts.ids[name]}.status}}"
         done = f"{status} == done"
         terms.append(f"({done} || {status} == failed)" if name in optional else done)
-    if phase.get("join") == "any":
-        needed = f"({' || '.join(terms)})"
-    else:
-        needed = " && ".join(terms)
+    needed = f"({' || '.join(terms)})" if phase.get("join") == "any" else " && ".join(terms)
     return f"{needed} && ({when})" if when else needed
 
 
