@@ -10,7 +10,7 @@ GoalrunError
 │   ├── GitFailed
 │   ├── JournalCorrupt
 │   └── ProcessFailure   a child could not be started, watched or recorded
-└── Interrupted          somebody outside asked the goal to pause or stop
+└── Interrupted          somebody outside asked the goal to pause or stop, or its process to end
 
 Anything else is a bug: exit 1, with the path of a log.
 """
@@ -69,14 +69,14 @@ class ProcessFailure(EnvironmentFailure):
 
 
 class Interrupted(GoalrunError):
-    """Somebody outside asked the running goal to pause or to stop.
+    """Somebody outside asked the running goal to pause or to stop, or its process to end.
 
     Attributes:
-        verb: what was asked.
+        verb: what was asked; ``leave`` ends the process and leaves the goal interrupted.
     """
 
     exit_code = 130
 
-    def __init__(self, verb: Literal["pause", "stop"], reason: str) -> None:
+    def __init__(self, verb: Literal["pause", "stop", "leave"], reason: str) -> None:
         super().__init__(reason)
         self.verb = verb

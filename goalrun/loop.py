@@ -256,8 +256,9 @@ class GoalLoop:
             except EnvironmentFailure as failure:
                 # The edits stay in the workspace, and the turn stays open: the resume snapshots them.
                 detail = f"{detail}; the edits of the cut turn are not in a snapshot yet: {failure}"
-        state = State.STOPPED if asked.verb == "stop" else State.PAUSED
-        self._note(GoalStopped(state=state, detail=detail))
+        if asked.verb != "leave":
+            state = State.STOPPED if asked.verb == "stop" else State.PAUSED
+            self._note(GoalStopped(state=state, detail=detail))
 
     def _cut(self, reason: str, usage: Usage | None = None) -> None:
         opened = self._opened()

@@ -4,8 +4,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +21,9 @@ from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import AgentJudge
-from goalrun.adapters.lock import RunLock, WorkspaceLock
+from goalrun.adapters.lock import RunLock, WorkspaceLock, only_runner
 from goalrun.adapters.prepare import Preparation, shelf_of
-from goalrun.adapters.process import spawn_detached
+from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
@@ -37,7 +36,7 @@ from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
 from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
-from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
+from goalrun.errors import EnvironmentFailure, Interrupted, SpecError
 from goalrun.loop import GoalLoop, Ports
 
 TOKEN_BYTES = 9
@@ -60,7 +59,9 @@ def open_session(*, write: bool = True) -> Session:
     environment = dict(os.environ)
     git.forget_git_variables()
     home = Home(home_folder().absolute())
-    if write:
+    if not write:
+        home.refuse_other()
+    else:
         home.prepare()
         git.require_git()
     return Session(home, environment)
@@ -127,6 +128,7 @@ class Running(NamedTuple):
         wait: queue for the workspace; False fails with ``WorkspaceBusy``.
         one_turn: pause after one turn.
         hint: something for the next turn.
+        detached: nobody sits in front of it: a signal means that the machine or the session ends, not the goal.
     """
 
     reporter: Reporter
@@ -135,6 +137,7 @@ class Running(NamedTuple):
     wait: bool = True
     one_turn: bool = False
     hint: str = ""
+    detached: bool = False
 
 
 def run_goal(session: Session, goal: str, how: Running) -> GoalState:
@@ -145,40 +148,34 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
         EnvironmentFailure: not even its end could be recorded.
     """
     folder = session.home.folder(goal)
-    with _only_runner(folder, goal):
+    with only_runner(folder) as runner:
         control = FileControl(folder)
         control.clear()
         if how.hint:
             control.hint(how.hint)
         if how.one_turn:
             control.ask("step")
+        # Only now others see a runner that they can ask: what they ask is not cleared with what was there before.
+        runner.announce()
         state = replay(folder / JOURNAL)
-        with control.signals():
+        if state.status is State.ACHIEVED:
+            raise SpecError(f"goal {goal} is achieved; there is nothing to resume", hint="start a new goal")
+        with control.signals("leave" if how.detached else "pause"):
             return _hold_and_run(session, folder, state, control, how)
-
-
-@contextmanager
-def _only_runner(folder: Path, goal: str) -> Iterator[None]:
-    lock = RunLock(folder)
-    if not lock.acquire():
-        raise WorkspaceBusy(f"goal {goal} is running already", hint=f"goalrun status {goal}, or goalrun stop {goal}")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _hold_and_run(session: Session, folder: Path, state: GoalState, control: FileControl, how: Running) -> GoalState:
     spec = state.spec
     workspace = Path(spec.workspace)
-    if not workspace.is_dir():
-        raise SpecError(f"the workspace {workspace} is gone", hint="bring it back, then resume")
+    require_workspace(workspace)
     clock = SystemClock(control.check)
     lock = WorkspaceLock(session.home.path, workspace, spec.id)
     journal = SqliteJournal(folder / JOURNAL, clock)
     try:
         dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=partial(_tell_wait, folder, how))
         (folder / WAITING).unlink(missing_ok=True)
+        if not lock.kernel:
+            how.tell("note: the state folder's file system has no kernel locks; owner records are used (docs/state.md)")
         _reap(session, {*dead, spec.id})
         lock.forget_dead()
         journal = _reopened(journal, folder, clock)
@@ -193,12 +190,24 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         return journal.append(GoalStopped(state=State.ERROR, detail=explained(failure)), state)[1]
     except Interrupted as asked:
         # Asked to end while it was waiting for the workspace; the loop handles what comes later.
+        if asked.verb == "leave":
+            return state
         ended = State.STOPPED if asked.verb == "stop" else State.PAUSED
         return journal.append(GoalStopped(state=ended, detail=str(asked)), state)[1]
     finally:
         (folder / WAITING).unlink(missing_ok=True)
         lock.release()
         journal.close()
+
+
+def require_workspace(workspace: Path) -> None:
+    """Refuse to run a goal whose folder is not there.
+
+    Raises:
+        SpecError: it is gone.
+    """
+    if not workspace.is_dir():
+        raise SpecError(f"the workspace {workspace} is gone", hint="bring it back, then resume")
 
 
 def _tell_wait(folder: Path, how: Running, message: str) -> None:
@@ -353,8 +362,8 @@ def open_store(folder: Path, spec: GoalSpec) -> GitStore:
     return GitStore(folder, workspace, protection)
 
 
-def start_detached(session: Session, goal: str, options: list[str]) -> Callable[[], int | None]:
-    """Run a goal in a process of its own, which outlives this one; what tells its exit status once it has ended."""
+def start_detached(session: Session, goal: str, options: list[str]) -> Detached:
+    """Run a goal in a process of its own, which outlives this one."""
     folder = session.home.folder(goal)
     # -P: the workspace, which is the current folder, must not be able to offer modules.
     argv = [sys.executable, "-P", "-m", "goalrun", "run-detached", goal, *options]
@@ -365,10 +374,14 @@ def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> Goa
     """Record the end of a goal that no process runs; None if one does after all."""
     folder = session.home.folder(goal)
     lock = RunLock(folder)
-    if not lock.acquire():
+    if lock.acquire():
         return None
     try:
         before = replay(folder / JOURNAL)
+        going = before.status in {State.RUNNING, State.RATE_LIMITED}
+        if before.status is State.ACHIEVED or (state is State.PAUSED and not going):
+            # It has come to an end of its own meanwhile.
+            return before
         _reap(session, {goal})
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
         try:

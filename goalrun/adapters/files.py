@@ -63,7 +63,7 @@ def read_bounded(path: Path, head: int, tail: int) -> str:
 def remove_tree(path: Path) -> None:
     """Remove a folder and everything below it, also where a command took the permissions away.
 
-    Links are removed, never followed.
+    Links are removed, never followed. What somebody else removes meanwhile is gone as well.
 
     Raises:
         EnvironmentFailure: something cannot be removed.
@@ -71,26 +71,29 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    path.chmod(0o700)
     try:
+        with suppress(FileNotFoundError):
+            path.chmod(0o700)
         # Permissions on the way down, removal on the way up.
         for folder, names, _ in os.walk(path, topdown=True):
             for below in (Path(folder, name) for name in names):
                 if not below.is_symlink():
-                    below.chmod(0o700)
+                    with suppress(FileNotFoundError):
+                        below.chmod(0o700)
         for folder, names, files in os.walk(path, topdown=False):
             for below in (Path(folder, name) for name in (*files, *names)):
                 _remove_one(below)
-        path.rmdir()
+        _remove_one(path)
     except OSError as failure:
         raise EnvironmentFailure(f"cannot remove {failure.filename or path}: {failure.strerror}") from failure
 
 
 def _remove_one(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink()
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 def in_the_way(top: bytes, new: Iterable[bytes], gone: Collection[bytes]) -> bytes | None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.files import private_folder, remove_tree, write_whole
+from goalrun.adapters.points import reached
 from goalrun.adapters.views import read_result
-from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError
+from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError, WorkspaceBusy
 
 FORMAT = "1"
 MARKER = "goalrun-state"
+REMOVED = ".removed-"
 GOAL_ID = re.compile(r"g-\d{8}-[a-z2-7]{9}")
 _LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
 _TIME_LETTERS, _RANDOM_LETTERS = 5, 4
@@ -51,7 +53,7 @@ class Home:
             SettingsError: it is somebody else's, not writable, or of a newer goalrun.
         """
         try:
-            self._refuse_other()
+            self.refuse_other()
             private_folder(self.path).chmod(0o700)
             if not (self.path / MARKER).exists():
                 write_whole(self.path / MARKER, FORMAT + "\n")
@@ -64,7 +66,12 @@ class Home:
         if not os.access(self.goals, os.W_OK):
             raise SettingsError(f"the state folder {self.path} is not writable", hint=_HINT)
 
-    def _refuse_other(self) -> None:
+    def refuse_other(self) -> None:
+        """Refuse a folder that is not for this program, also not to read.
+
+        Raises:
+            SettingsError: it is somebody else's, or of a newer goalrun.
+        """
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -136,17 +143,51 @@ class Home:
         )
 
     def result(self, goal: str) -> dict[str, Any]:
-        """A goal's result as JSON; see ``views.read_result``."""
-        return read_result(self.folder(goal))
+        """A goal's result as JSON; see ``views.read_result``.
+
+        Raises:
+            UnknownGoal: it was removed meanwhile.
+        """
+        try:
+            return read_result(self.folder(goal))
+        except EnvironmentFailure:
+            if self.folder(goal).exists():
+                raise
+            raise UnknownGoal(f"goal {goal} was removed", hint="goalrun list shows all") from None
 
     def results(self) -> Iterator[dict[str, Any]]:
         """All results, newest first; a goal that cannot be read says so in its place."""
         for goal in self.ids():
             try:
                 yield self.result(goal)
+            except UnknownGoal:
+                continue
             except (EnvironmentFailure, UserError) as failure:
                 yield {"schema": 1, "id": goal, "state": "error", "detail": str(failure), "unreadable": True}
 
-    def remove(self, goal: str) -> None:
-        """Remove a goal with all that belongs to it."""
-        remove_tree(self.folder(goal))
+    def remove(self, goal: str) -> bool:
+        """Remove a goal with all that belongs to it: at once for whoever looks, also if this is cut.
+
+        Returns:
+            False if another command has it in its hands.
+        """
+        # Slow to import, and `status` comes by here.
+        from goalrun.adapters.lock import only_runner
+
+        gone = self.goals / f"{REMOVED}{goal}"
+        try:
+            with only_runner(self.folder(goal)):
+                self.folder(goal).rename(gone)
+                reached("goal removed")
+        except WorkspaceBusy:
+            return False
+        except UnknownGoal:
+            # Somebody else was faster.
+            return True
+        remove_tree(gone)
+        return True
+
+    def sweep(self) -> None:
+        """Remove what is left of goals whose removal was cut."""
+        for left in self.goals.glob(f"{REMOVED}*"):
+            remove_tree(left)

@@ -79,6 +79,8 @@ class SqliteJournal:
         reached(f"journal {event.kind} before")
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            # A newer goalrun may have changed the format meanwhile: what it wrote is not added to.
+            require_format(self._db, self._path)
             self._db.execute(
                 "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
                 (record.seq, record.at, record.elapsed, body, digest),
@@ -87,9 +89,10 @@ class SqliteJournal:
             reached(f"journal {event.kind} written")
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
+            raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}") from failure
+        finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}") from failure
         reached(f"journal {event.kind} durable")
         self._seq, self._digest = record.seq, digest
         return record, after

@@ -263,12 +263,15 @@ def _kill_adopted() -> None:
             raise ProcessFailure("processes of a command cannot be killed")
 
 
-def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callable[[], int | None]:
-    """Start a process that outlives this one and its terminal.
+class Detached(NamedTuple):
+    """A process that outlives this one; ``ended`` is its exit status, and None for as long as it runs."""
 
-    Returns:
-        What tells its exit status, and None for as long as it runs.
-    """
+    pid: int
+    ended: Callable[[], int | None]
+
+
+def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Detached:
+    """Start a process that outlives this one and its terminal."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -279,4 +282,4 @@ def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callab
             start_new_session=True,
             cwd="/",
         )
-    return process.poll
+    return Detached(process.pid, process.poll)

@@ -4,6 +4,7 @@
 """
 
 import json
+import socket
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -62,6 +63,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         UserError: a newer goalrun wrote it.
     """
     path = folder / JOURNAL
+    before = runner(folder)
     try:
         with closing(open_to_read(path)) as db:
             # One transaction, so that head and turns are of the same moment.
@@ -70,18 +72,28 @@ def read_result(folder: Path) -> dict[str, Any]:
             if row is None:
                 raise JournalCorrupt(f"journal {path} is empty")
             shown: dict[str, Any] = json.loads(row[0])
+            waits = shown["state"] == "rate_limited" and _last_kind(db) == "quota_wait"
             turns = [json.loads(body) for (body,) in db.execute("SELECT body FROM turn ORDER BY turn")]
     except (sqlite3.Error, ValueError) as failure:
         raise broken(path, failure) from failure
-    shown["pid"] = runner(folder)
+    active = shown["state"] == "running" or waits
+    # Asked on both sides of reading: a run that ends, or begins, meanwhile has not died.
+    shown["pid"] = runner(folder) or (before if active else None)
     with suppress(OSError):
         if shown["pid"] is not None:
             shown["detail"] = "waiting: " + (folder / WAITING).read_text(encoding="utf-8")
-    if shown["state"] == "running" and shown["pid"] is None:
+            # Whatever it was before: a process has taken it up.
+            shown["state"] = "running"
+    if active and shown["pid"] is None:
         shown["state"] = "interrupted"
         shown["detail"] = "its process is gone; goalrun resume goes on from the last recorded step"
     shown["turn_records"] = turns
     return shown
+
+
+def _last_kind(db: sqlite3.Connection) -> str:
+    (body,) = db.execute("SELECT body FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    return str(json.loads(body)["kind"])
 
 
 def last_record(folder: Path) -> int:
@@ -99,9 +111,16 @@ def last_record(folder: Path) -> int:
 
 
 def runner(folder: Path) -> int | None:
-    """The pid of the living process that runs a goal."""
+    """The pid of the living process that runs a goal; one of another host counts as living."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         owner = json.loads((folder / OWNER).read_bytes())
         if runs(int(owner["pid"]), str(owner["start"]), str(owner["boot"]), str(owner["host"])):
             return int(owner["pid"])
     return None
+
+
+def runs_here(folder: Path) -> bool:
+    """Whether a living process of this host runs a goal: one that will see what is asked of it."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return runner(folder) is not None and json.loads((folder / OWNER).read_bytes())["host"] == socket.gethostname()
+    return False

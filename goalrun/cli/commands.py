@@ -187,6 +187,9 @@ def start(
 @app.command()
 def resume(
     goal: Goal = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="In the background, every goal whose process is gone (after a reboot).")
+    ] = False,
     hint: Annotated[str, typer.Option("--hint", metavar="TEXT", help="Something for the next turn.")] = "",
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
@@ -202,38 +205,44 @@ def resume(
 ) -> int:
     """Go on with a goal that is not achieved yet."""
     from goalrun.cli import running
+    from goalrun.errors import SpecError
 
     changes = {
         "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,
         "allow_unknown_spend": "1" if allow_unknown_spend else None,
     }  # fmt: skip
+    given = {key: value for key, value in changes.items() if value is not None}
+    if every and (goal or hint or given or no_wait):
+        raise SpecError("--all takes no goal, hint, limit or --no-wait", hint="goalrun resume --all")
+    if every:
+        return running.resume_all(as_json=as_json)
     how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
-    return running.resume(goal, {key: value for key, value in changes.items() if value is not None}, how)
+    return running.resume(goal, given, how)
 
 
 @app.command()
 def step(goal: Goal = "", as_json: AsJson = False) -> int:
     """Run one turn, then pause."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.step(goal, as_json=as_json)
+    return acting.step(goal, as_json=as_json)
 
 
 @app.command()
 def pause(goal: Goal = "", as_json: AsJson = False) -> int:
     """Pause a running goal at once."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.end(goal, "pause", as_json=as_json)
+    return acting.end(goal, "pause", as_json=as_json)
 
 
 @app.command()
 def stop(goal: Goal = "", as_json: AsJson = False) -> int:
     """Stop a goal at once."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.end(goal, "stop", as_json=as_json)
+    return acting.end(goal, "stop", as_json=as_json)
 
 
 @app.command()
@@ -242,9 +251,9 @@ def hint(
     text: Annotated[str, typer.Argument(help="What the next turn should know.")] = "",
 ) -> int:
     """Tell the next turn something."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.hint(goal, text) if text else running.hint("", goal)
+    return acting.hint(goal, text) if text else acting.hint("", goal)
 
 
 @app.command("run-detached", hidden=True)
@@ -314,9 +323,9 @@ def restore(
     as_json: AsJson = False,
 ) -> int:
     """Put a turn's files into the workspace."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.restore(goal, turn, as_json=as_json)
+    return acting.restore(goal, turn, as_json=as_json)
 
 
 @app.command()

@@ -21,6 +21,13 @@ DIFF_CHARS = 1 << 20
 READ_BYTES = 1 << 16
 
 
+def open_home() -> Home:
+    """The state folder, to look at; it need not be there."""
+    home = Home(home_folder())
+    home.refuse_other()
+    return home
+
+
 def find(home: Home, name: str) -> str:
     """The goal that a user means; "" is the newest of the workspace that the current folder is in."""
     if name:
@@ -34,7 +41,7 @@ def find(home: Home, name: str) -> str:
 
 def list_goals(*, as_json: bool) -> int:
     """All goals, newest first."""
-    results = list(Home(home_folder()).results())
+    results = list(open_home().results())
     if as_json:
         print_json({"schema": 1, "goals": results})
         return 0
@@ -47,7 +54,7 @@ def list_goals(*, as_json: bool) -> int:
 
 def status(name: str, *, as_json: bool) -> int:
     """Where a goal stands."""
-    home = Home(home_folder())
+    home = open_home()
     result = home.result(find(home, name))
     if as_json:
         print_json(result)
@@ -59,7 +66,7 @@ def status(name: str, *, as_json: bool) -> int:
 
 def show(name: str, *, as_json: bool) -> int:
     """Everything about a goal."""
-    home = Home(home_folder())
+    home = open_home()
     result = home.result(find(home, name))
     if as_json:
         print_json(result)
@@ -130,7 +137,7 @@ def turn_commit(state: "GoalState", turn: str) -> "Snapshot":
 
 def logs(name: str, *, follow: bool, as_json: bool) -> int:
     """Record by record, what the worker said in its place; with ``follow`` until the goal ends."""
-    home = Home(home_folder())
+    home = open_home()
     goal = find(home, name)
     folder = home.folder(goal)
     printer = _LogPrinter(folder, as_json=as_json)

@@ -16,7 +16,7 @@ from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
-from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.lock import kernel_lock, taken
 from goalrun.adapters.prepare import forget
 from goalrun.adapters.sandbox import probe, strongest
 from goalrun.cli import projects
@@ -128,11 +128,11 @@ def _home_works(home: Home) -> str:
 
 def _lock_works(folder: Path) -> str:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        try:
-            with kernel_lock(Path(scratch, "probe")).acquire(timeout=0):
-                return "work in the state folder"
-        except NotImplementedError:
-            raise SettingsError("not in the state folder's file system") from None
+        lock = kernel_lock(Path(scratch, "probe"))
+        if not taken(lock, 0):
+            raise SettingsError("not in the state folder's file system")
+        lock.release()
+    return "work in the state folder"
 
 
 def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
@@ -149,8 +149,13 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
             gone.append(str(result["id"]))
         else:
             kept += 1
-    for goal in [] if dry_run else gone:
-        home.remove(goal)
+    if not dry_run:
+        home.sweep()
+        busy = [goal for goal in gone if not home.remove(goal)]
+        gone = [goal for goal in gone if goal not in busy]
+        kept += len(busy)
+        for goal in busy:
+            note(f"{goal} is kept: another command has it in its hands")
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
