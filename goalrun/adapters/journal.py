@@ -28,6 +28,8 @@ CREATE TABLE turn (turn INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TRIGGER append_only_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+_NO_LOCKS = frozenset({"SQLITE_BUSY", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_PROTOCOL"})
+"""What SQLite makes of locks that fail: ENOLCK means busy to it."""
 
 
 class SqliteJournal:
@@ -57,6 +59,12 @@ class SqliteJournal:
                 )
             row = self._db.execute("SELECT seq, digest FROM record ORDER BY seq DESC LIMIT 1").fetchone()
         except sqlite3.Error as failure:
+            # Nobody else can have locked a file that was not there.
+            if new and getattr(failure, "sqlite_errorname", "") in _NO_LOCKS:
+                raise EnvironmentFailure(
+                    f"the file system of {path.parent} has no file locks (fcntl), which the journal needs",
+                    hint="point GOALRUN_HOME at a folder on a disk of this machine",
+                ) from failure
             raise broken(path, failure) from failure
         self._seq: int = row[0] if row is not None else 0
         self._digest: str = row[1] if row is not None else ""

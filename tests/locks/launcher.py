@@ -1,0 +1,34 @@
+"""Runs goalrun, and waits at the nth arrival at a named point until somebody opens its gate.
+
+launcher.py POINT NTH FOLDER ARGUMENT... ; FOLDER holds two FIFOs: `there`, which is written to at the point, and `gate`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from goalrun.__main__ import main
+from goalrun.adapters.points import EVENT
+
+point, left, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+sys.argv[:] = ["goalrun", *sys.argv[4:]]
+OWNER = os.getpid()
+
+
+def wait(event: str, arguments: tuple[object, ...]) -> None:
+    """Hold the process, once."""
+    global left  # noqa: PLW0603 - an audit hook has no other place
+    if event != EVENT or arguments[0] != point or os.getpid() != OWNER:
+        return
+    left -= 1
+    if left == 0:
+        (folder / "there").write_text("there", "ascii")
+        (folder / "gate").read_bytes()
+
+
+sys.addaudithook(wait)
+try:
+    main()
+finally:
+    if left > 0:
+        (folder / "there").write_text("never there", "ascii")
