@@ -148,12 +148,7 @@ class Home:
         Raises:
             UnknownGoal: it was removed meanwhile.
         """
-        try:
-            return read_result(self.folder(goal))
-        except EnvironmentFailure:
-            if self.folder(goal).exists():
-                raise
-            raise UnknownGoal(f"goal {goal} was removed", hint="goalrun list shows all") from None
+        return read_result(self.folder(goal))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """All results, newest first; a goal that cannot be read says so in its place."""

@@ -98,6 +98,8 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         ProcessFailure: the supervisor failed, or output could not be written.
         Interrupted: ``poll`` asked for it; nothing of the command is left.
     """
+    # What was asked meanwhile comes before anything new, however short that is.
+    poll()
     supervisor = _start(command)
     try:
         ready = _status(supervisor, lambda: None, ANSWER_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.identity import runs
-from goalrun.errors import EnvironmentFailure, JournalCorrupt, UserError
+from goalrun.errors import GoalrunError, JournalCorrupt, UnknownGoal, UserError
 
 FORMAT = 1
 APPLICATION_ID = 0x676F616C
@@ -49,8 +49,10 @@ def require_format(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def broken(path: Path, failure: Exception) -> EnvironmentFailure:
-    """The error for a journal that cannot be read."""
+def broken(path: Path, failure: Exception) -> GoalrunError:
+    """The error for a journal that cannot be read; a goal that somebody removed is merely unknown."""
+    if not path.parent.exists():
+        return UnknownGoal(f"goal {path.parent.name} was removed", hint="goalrun list shows all")
     text = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
     return JournalCorrupt(f"journal {path} cannot be read: {text}", hint="the goal's folder was left as it is")
 

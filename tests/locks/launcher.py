@@ -1,6 +1,7 @@
 """Runs goalrun, and waits at the nth arrival at a named point until somebody opens its gate.
 
 launcher.py POINT NTH FOLDER ARGUMENT... ; FOLDER holds two FIFOs: `there`, which is written to at the point, and `gate`.
+A point is one of goalrun's own, or an audit event of Python's.
 """
 
 import os
@@ -18,7 +19,7 @@ OWNER = os.getpid()
 def wait(event: str, arguments: tuple[object, ...]) -> None:
     """Hold the process, once."""
     global left  # noqa: PLW0603 - an audit hook has no other place
-    if event != EVENT or arguments[0] != point or os.getpid() != OWNER:
+    if (arguments[0] if event == EVENT else event) != point or os.getpid() != OWNER:
         return
     left -= 1
     if left == 0:
