@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from goalrun.__main__ import main
 from goalrun.adapters.points import EVENT
+from goalrun.cli.app import main
 
 point, left, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 sys.argv[:] = ["goalrun", *sys.argv[4:]]

@@ -190,8 +190,8 @@ SECONDS = [("resume",), ("resume", "-d"), ("step",), ("restore", "--turn", "0")]
 @pytest.mark.parametrize(
     ("point", "command"),
     [("runner locked", SECONDS[0]), ("lock held", SECONDS[1]), ("journal turn_started durable", SECONDS[3]),
-     *(pytest.param(point, command, marks=REST) for point in ("runner locked", "lock held", "journal turn_started durable")
-       for command in SECONDS)],
+     *(pytest.param(point, command, marks=REST)
+       for point in ("runner locked", "lock held", "journal turn_started durable") for command in SECONDS)],
 )  # fmt: skip
 def test_the_second_that_wants_the_goal_is_told_who_has_it(
     point: str, command: tuple[str, ...], program: Program
@@ -241,7 +241,7 @@ def test_a_start_that_lost_its_goal_to_a_resume_leaves_it_alone(program: Program
 def test_a_hint_is_taken_in_every_state_but_achieved(program: Program, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts"
     worker = f"cat > {prompts}; {GOOD_WORKER}"
-    texts = []
+    texts: list[str] = []
 
     def hint(text: str) -> None:
         done = program.run("hint", goal, text)
@@ -360,7 +360,7 @@ def test_a_state_folder_that_a_newer_goalrun_upgraded_is_left_alone_and_a_run_en
         assert run.finish().code == 0
 
 
-def test_a_journal_that_a_newer_goalrun_upgraded_under_a_run_is_not_added_to(program: Program, tmp_path: Path) -> None:
+def test_a_journal_that_a_newer_goalrun_upgraded_under_a_run_is_not_added_to(program: Program) -> None:
     goal = interrupted_goal(program)
     path = program.home / "goals" / goal / JOURNAL
     with held_at(program, "journal worker_ended before", "resume", goal) as run:
