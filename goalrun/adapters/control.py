@@ -42,8 +42,8 @@ class FileControl:
     def hint(self, text: str) -> None:
         """Leave a hint for the next turn."""
         # Named by time, so that hints are read in the order in which they were given, also when the clock was set back.
-        last = max((path.name.split("-")[1] for path in self._folder.glob("hint-*")), default="0")
-        number = max(time_ns(), int(last) + 1)
+        given = [path.name.split("-")[1] for path in self._folder.glob("hint-*")]
+        number = max(time_ns(), *(int(text) + 1 for text in given if text.isdecimal()), 0)
         write_whole(self._folder / f"hint-{number:020d}-{secrets.token_hex(4)}", text)
 
     def clear(self) -> None:

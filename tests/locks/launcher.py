@@ -1,7 +1,7 @@
 """Runs goalrun, and waits at the nth arrival at a named point until somebody opens its gate.
 
-launcher.py POINT NTH FOLDER ARGUMENT... ; FOLDER holds two FIFOs: `there`, which is written to at the point, and `gate`.
-A point is one of goalrun's own, or an audit event of Python's.
+launcher.py POINT NTH FOLDER ARGUMENT... ; FOLDER holds two FIFOs: `there`, written to at the point, and `gate`. A
+point is one of goalrun's own, or an audit event of Python's.
 """
 
 import os

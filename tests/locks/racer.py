@@ -72,12 +72,12 @@ def main() -> None:
     state, witness = map(Path, sys.argv[1:3])
     seed, count, holds, one_in = map(int, sys.argv[3:7])
     names = [Path(name) for name in sys.argv[7:]]
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - no secret
     ready, begun = os.pipe()
     living: set[int] = set()
 
     def fork() -> None:
-        name, own = chance.choice(names), random.Random(chance.random())
+        name, own = chance.choice(names), random.Random(chance.random())  # noqa: S311
         pid = os.fork()
         if pid == 0:
             os.close(ready)
@@ -95,10 +95,9 @@ def main() -> None:
                 tell(witness, f"kill {victim} -")
                 os.kill(victim, signal.SIGKILL)
         # The dead are replaced, whatever they died of.
-        for pid in sorted(living):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                living.remove(pid)
-                fork()
+        for pid in [pid for pid in living if os.waitpid(pid, os.WNOHANG)[0]]:
+            living.remove(pid)
+            fork()
     for pid in living:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

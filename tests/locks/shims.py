@@ -15,6 +15,7 @@ from support import Done, Program, finish
 
 HERE = Path(__file__).parent
 ALL = os.environ.get("GOALRUN_LOCKS") == "all"
+REST = pytest.mark.skipif(not ALL, reason="only with GOALRUN_LOCKS=all")
 NEEDS_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the shim is a library for LD_PRELOAD")
 NO_FLOCK = {name: {"SHIM_FLOCK": str(getattr(errno, name))} for name in ("ENOSYS", "ENOLCK", "EOPNOTSUPP")}
 """File systems without kernel locks, by what flock(2) says there."""

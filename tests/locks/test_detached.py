@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from locks.shims import NEEDS_LINUX, held_at
+from locks.shims import NEEDS_LINUX, REST, held_at
 from support import GOOD_WORKER, PYTHON, Program, finish, running, wait_until
 
 pytestmark = NEEDS_LINUX
@@ -43,18 +44,19 @@ def rebooted(program: Program, goal: str) -> None:
 
 def test_a_goal_outlives_the_terminal_and_the_shell_that_it_was_started_from(program: Program, tmp_path: Path) -> None:
     worker, begun, gate = gated(tmp_path)
-    goalrun = f"{PYTHON} -P -m goalrun"
-    command = f"""{goalrun} start x --worker-cmd '{worker}' -c '{CHECK}' --detach > {tmp_path}/id; cat"""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(program.cwd)
-        os.execve("/bin/bash", ["bash", "-c", command], program.env())
+    command = shlex.join(["-P", "-m", "goalrun", *begin(worker), "--detach"])
+    terminal, inside = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "bash", "-c", f"{PYTHON} {command} > {tmp_path}/id; cat"],
+        cwd=program.cwd, env=program.env(), stdin=inside, stdout=inside, stderr=inside,
+    )  # fmt: skip
+    os.close(inside)
     wait_until(begun.exists, "the worker began")
     wait_until(lambda: (tmp_path / "id").read_text("ascii").endswith("\n"), "the id was printed")
     # The terminal goes, with a SIGHUP for its session; the shell is killed too.
     os.close(terminal)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    shell.kill()
+    shell.wait()
     goal = (tmp_path / "id").read_text("ascii").strip()
     assert state(program, goal)["state"] == "running"
     gate.touch()
@@ -141,9 +143,10 @@ def test_all_excludes_what_is_for_one_goal(program: Program) -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [b"", b"{", b'{"pid": 1', b"\xff\x00", b"[]", {"boot": "another"}, {"start": "1"}, {"pid": 2**22 - 1}],
-    ids=["empty", "half", "cut", "bytes", "list", "another boot", "recycled pid", "no such pid"],
-)
+    [b"", b'{"pid": 1', {"boot": "another"}, {"start": "1"},
+     *(pytest.param(each, marks=REST) for each in (b"{", b"\xff\x00", b"[]", {"pid": 2**22 - 1}))],
+    ids=["empty", "cut", "another boot", "recycled pid", "half", "bytes", "list", "no such pid"],
+)  # fmt: skip
 def test_an_owner_record_that_proves_nobody_alive_is_an_interrupted_goal(
     record: "bytes | dict[str, Any]", program: Program
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from locks.shims import ALL, NEEDS_LINUX, held_at
+from locks.shims import NEEDS_LINUX, REST, held_at
 from support import GOOD_WORKER, Program, finish, script, wait_until
 
 from goalrun.adapters.home import MARKER, REMOVED
@@ -19,7 +19,6 @@ JUDGE = """import json, os, sys
 sys.stdin.read()
 print(json.dumps({"nonce": os.environ["GOALRUN_NONCE"], "achieved": True, "reason": "fine"}))
 """
-REST = pytest.mark.skipif(not ALL, reason="only with GOALRUN_LOCKS=all")
 STEPS = [
     ("runner locked", "stop"),
     ("lock held", "pause"),
