@@ -54,8 +54,12 @@ def broken(path: Path, failure: Exception) -> EnvironmentFailure:
     return JournalCorrupt(f"journal {path} cannot be read: {text}", hint="the goal's folder was left as it is")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path, *, turns: bool = True) -> dict[str, Any]:
     """A goal's result as JSON: its views, and the process that runs it.
+
+    Args:
+        folder: the goal's.
+        turns: with ``turn_records``, which are as many as the goal has turns.
 
     Raises:
         JournalCorrupt: its journal cannot be read.
@@ -70,7 +74,8 @@ def read_result(folder: Path) -> dict[str, Any]:
             if row is None:
                 raise JournalCorrupt(f"journal {path} is empty")
             shown: dict[str, Any] = json.loads(row[0])
-            turns = [json.loads(body) for (body,) in db.execute("SELECT body FROM turn ORDER BY turn")]
+            bodies = db.execute("SELECT body FROM turn ORDER BY turn") if turns else ()
+            records = [json.loads(body) for (body,) in bodies]
     except (sqlite3.Error, ValueError) as failure:
         raise broken(path, failure) from failure
     shown["pid"] = runner(folder)
@@ -80,8 +85,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     if shown["state"] == "running" and shown["pid"] is None:
         shown["state"] = "interrupted"
         shown["detail"] = "its process is gone; goalrun resume goes on from the last recorded step"
-    shown["turn_records"] = turns
-    return shown
+    return {**shown, "turn_records": records} if turns else shown
 
 
 def last_record(folder: Path) -> int:

@@ -111,6 +111,7 @@ def start(asked: Asked) -> int:
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
         session,
+        place[0],
         lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force),
         hidden_files(loaded.settings, place[0]),
     )

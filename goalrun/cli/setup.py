@@ -5,7 +5,9 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
-from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.lock import RunLock, kernel_lock
 from goalrun.adapters.prepare import forget
 from goalrun.adapters.sandbox import probe, strongest
 from goalrun.cli import projects
@@ -135,22 +137,17 @@ def _lock_works(folder: Path) -> str:
             raise SettingsError("not in the state folder's file system") from None
 
 
-def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
+def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
     """Remove achieved goals, and cached results of ``--prepare``, that are old enough."""
     try:
         age = timedelta(seconds=float(str(seconds(older_than))))
     except (ValueError, OverflowError) as failure:
         raise SettingsError(f"--older-than: {failure}") from failure
     home = open_session().home
-    kept, gone = 0, []
-    for result in home.results():
-        achieved = result["state"] == "achieved" and not result.get("unreadable")
-        if achieved and utc_now() - datetime.fromisoformat(result["created_at"]) >= age:
-            gone.append(str(result["id"]))
-        else:
-            kept += 1
-    for goal in [] if dry_run else gone:
-        home.remove(goal)
+    with home.removing() if not dry_run else nullcontext():
+        known = home.ids()
+        gone = [goal for goal in _to_remove(home, known, age, keep) if dry_run or _set_aside(home, goal)]
+    kept = len(known) - len(gone)
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
@@ -163,6 +160,30 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
         if prepared:
             out(f"{verb} {count(prepared, 'cached result')} of --prepare")
     return 0
+
+
+def _to_remove(home: Home, known: list[str], age: timedelta, keep: int) -> Iterator[str]:
+    """The achieved goals that are old enough, but for the newest ``keep`` of each workspace."""
+    met: Counter[str] = Counter()
+    for result in home.results(known, turns=False):
+        if result["state"] != "achieved" or result.get("unreadable"):
+            continue
+        met[result["workspace"]] += 1
+        old = utc_now() - datetime.fromisoformat(result["created_at"]) >= age
+        if old and met[result["workspace"]] > keep:
+            yield str(result["id"])
+
+
+def _set_aside(home: Home, goal: str) -> bool:
+    """Take a goal away, unless somebody has it in use."""
+    lock = RunLock(home.folder(goal))
+    if not lock.acquire():
+        return False
+    try:
+        home.set_aside(goal)
+    finally:
+        lock.release()
+    return True
 
 
 def config(*, as_json: bool) -> int:
