@@ -74,7 +74,7 @@ def main() -> None:
         )
         few, many = scratch / "few", scratch / "many"
         for home, records, turns in ((few, 100, 1), (many, asked.records, asked.turns)):
-            goal = many_goals(Home(home), workspace, 1, begin)[0]
+            goal = many_goals(Home(home), workspace, 1)[0]
             began = time.perf_counter()
             long_journal(Home(home).folder(goal), records, turns)
             taken = time.perf_counter() - began

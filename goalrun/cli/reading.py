@@ -103,13 +103,10 @@ def diff(name: str, turn: str | None, *, as_json: bool) -> int:
 
 
 def _turn_number(state: "GoalState", turn: str) -> int:
-    from goalrun.core.decide import best_turn
-
     if turn == "best":
-        best = best_turn(state)
-        if best is None:
+        if state.best is None:
             raise SpecError(f"goal {state.spec.id} has no finished turn yet")
-        return best
+        return state.best
     if turn == "base":
         return 0
     try:

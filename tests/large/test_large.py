@@ -36,14 +36,14 @@ pytestmark = [
 ]
 
 WATCHED = """
-import atexit, json, os, sys
-connected, statements = [], []
-def hear(event, arguments):
-    if event == "sqlite3.connect":
-        connected.append(str(arguments[0]))
-    if event == "sqlite3.connect/handle":
-        arguments[0].set_trace_callback(statements.append)
-sys.addaudithook(hear)
+import atexit, json, os, sqlite3, sys
+connected, statements, connect = [], [], sqlite3.connect
+def traced(*arguments, **options):
+    db = connect(*arguments, **options)
+    db.set_trace_callback(statements.append)
+    return db
+sqlite3.connect = traced
+sys.addaudithook(lambda event, seen: connected.append(str(seen[0])) if event == "sqlite3.connect" else None)
 @atexit.register
 def tell():
     with open(os.environ["SEEN"], "w") as file:
@@ -70,8 +70,9 @@ def watched(program: Program, *arguments: str) -> Seen:
         env={**program.env(), "SEEN": str(seen)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     return Seen(done.stdout, *json.loads(seen.read_text()))
 
 
@@ -131,8 +132,8 @@ def grown(pid: int, program: Program, temporary: Path) -> Grown:
     kept = ("/turns/", "/store.git/objects/", "/store.git/refs/")
     paths = (str(path.relative_to(program.home)) for path in program.home.rglob("*"))
     return Grown(
-        descriptors=len(os.listdir(f"/proc/{pid}/fd")),
-        threads=len(os.listdir(f"/proc/{pid}/task")),
+        descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        threads=len(list(Path(f"/proc/{pid}/task").iterdir())),
         processes=len(psutil.Process(pid).children(recursive=True)),
         temporary=sum(1 for _ in temporary.rglob("*")),
         state=tuple(sorted(path for path in paths if not any(name in f"/{path}/" for name in kept))),
@@ -178,7 +179,7 @@ def test_nothing_of_a_running_goal_grows_with_its_turns(program: Program, tmp_pa
     folder.mkdir()
     temporary.mkdir()
     program.environment["TMPDIR"] = str(temporary)
-    seen = []
+    seen, memory = [], 0
     with meeting_at(program, folder, [EARLY, LATE], TURNS) as running:
         for turn in (EARLY, LATE):
             wait_until_long((folder / f"at-{turn}"), running)
