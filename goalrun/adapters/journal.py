@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from goalrun.adapters.points import reached
-from goalrun.adapters.views import APPLICATION_ID, FORMAT, broken, open_to_read, require_format
+from goalrun.adapters.views import APPLICATION_ID, FORMAT, UNREADABLE, broken, open_to_read, require_format
 from goalrun.core import result
 from goalrun.core.events import Event, Record
 from goalrun.core.model import GoalState
@@ -148,7 +148,7 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
                 yield record
             if head is not None and head[0] != digest:
                 raise JournalCorrupt(f"journal {path} has lost its last records", hint="those that are left are good")
-    except (sqlite3.Error, ValueError) as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
 
 

@@ -17,6 +17,8 @@ APPLICATION_ID = 0x676F616C
 """``goal`` in ASCII: tells our files from other databases."""
 JOURNAL = "journal.db"
 OWNER = "owner.json"
+UNREADABLE = (sqlite3.Error, ValueError, TypeError, RecursionError)
+"""What reading a damaged journal raises: a flipped bit can make a text a number, or nothing."""
 WAITING = "waiting"
 """Holds who is in front, for as long as a goal queues for its workspace."""
 
@@ -31,7 +33,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
         require_format(db, path)
-    except sqlite3.Error as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
     return db
 
@@ -76,7 +78,7 @@ def read_result(folder: Path, *, turns: bool = True) -> dict[str, Any]:
             shown: dict[str, Any] = json.loads(row[0])
             bodies = db.execute("SELECT body FROM turn ORDER BY turn") if turns else ()
             records = [json.loads(body) for (body,) in bodies]
-    except (sqlite3.Error, ValueError) as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
     shown["pid"] = runner(folder)
     with suppress(OSError):
@@ -98,7 +100,7 @@ def last_record(folder: Path) -> int:
     try:
         with closing(open_to_read(path)) as db:
             return int(db.execute("SELECT max(seq) FROM record").fetchone()[0] or 0)
-    except sqlite3.Error as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
 
 

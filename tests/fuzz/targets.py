@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from large.states import many_goals
 from values import created, goal
 
 from goalrun import settings
@@ -24,17 +25,19 @@ from goalrun.adapters.agents.call import spent
 from goalrun.adapters.agents.find import KEYS, bad_find, read_found
 from goalrun.adapters.agents.said import Output, Said, read_output
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.home import Home
+from goalrun.adapters.journal import replay
 from goalrun.adapters.judge import read_reply
 from goalrun.adapters.lock import filed_claims
 from goalrun.adapters.reports import RUNNERS, Report, Runner
-from goalrun.adapters.views import OWNER, runner
+from goalrun.adapters.views import JOURNAL, OWNER, last_record, read_result, runner
 from goalrun.cli.limits import after_resume
 from goalrun.core.events import Record
 from goalrun.core.evidence import as_json, clean, fenced, one_line, plain, redact
 from goalrun.core.model import GoalState, Session, Usage, WorkerReport
 from goalrun.core.replay import apply, fold
 from goalrun.core.spec import AgentSpec, Limits
-from goalrun.errors import SettingsError, UserError
+from goalrun.errors import GoalrunError, SettingsError, UserError
 
 HERE = Path(__file__).parent
 STREAMS = HERE.parent / "agents" / "streams"
@@ -233,6 +236,24 @@ def check_records(data: bytes) -> None:
         assert GoalState.model_validate_json(state.model_dump_json()) == state
 
 
+def check_journal(data: bytes) -> None:
+    """A journal with any bytes in it is read, or refused in one of the foreseen ways."""
+    path = scratch() / JOURNAL
+    for each in scratch().glob(f"{JOURNAL}*"):
+        each.unlink()
+    path.write_bytes(data)
+    for read in (lambda: replay(path), lambda: read_result(path.parent), lambda: last_record(path)):
+        with suppress(GoalrunError):
+            read()
+
+
+def journals() -> Iterator[bytes]:
+    """A small journal, as goalrun writes it."""
+    home = Home(scratch() / "home")
+    goal = many_goals(home, scratch(), 1)[0]
+    yield (home.folder(goal) / JOURNAL).read_bytes()
+
+
 def check_owner(data: bytes) -> None:
     """Whatever lies where a claim or an owner should be, somebody lives there or not."""
     locks = scratch() / "locks"
@@ -295,6 +316,7 @@ TARGETS: Mapping[str, Target] = {
     },
     "reply": Target(check_reply, files("reply/*")),
     "records": Target(check_records, files("records/*")),
+    "journal": Target(check_journal, journals),
     "owner": Target(check_owner, files("owner/*")),
     "hints": Target(check_hints, files("described/*")),
     "evidence": Target(check_evidence, files("evidence/*")),
