@@ -103,9 +103,11 @@ def require_outside(workspace: Path, home: Home) -> None:
         )
 
 
-def create_goal(session: Session, make_spec: Callable[[str], GoalSpec], hidden: Path | None = None) -> str:
+def create_goal(
+    session: Session, workspace: Path, make_spec: Callable[[str], GoalSpec], hidden: Path | None = None
+) -> str:
     """Write a goal's first record, and take a copy of the files for its hidden checks; nothing runs yet."""
-    goal = session.home.new_goal(utc_now())
+    goal = session.home.new_goal(utc_now(), workspace)
     folder = session.home.folder(goal)
     try:
         journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))

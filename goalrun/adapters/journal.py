@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from goalrun.adapters.points import reached
-from goalrun.adapters.views import APPLICATION_ID, FORMAT, broken, open_to_read, require_format
+from goalrun.adapters.views import APPLICATION_ID, FORMAT, UNREADABLE, broken, open_to_read, require_format
 from goalrun.core import result
 from goalrun.core.events import Event, Record
 from goalrun.core.model import GoalState
@@ -135,7 +135,7 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
 
     Args:
         path: the file.
-        after: leave out records up to this number; they are checked all the same.
+        after: leave out records up to this number: whoever names it has had them, checked.
     """
     digest = ""
     try:
@@ -143,7 +143,10 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
             # One transaction, so that the last record is the one that the head speaks of.
             db.execute("BEGIN")
             head = db.execute("SELECT digest FROM head").fetchone()
-            for place, row in enumerate(db.execute("SELECT * FROM record ORDER BY seq"), start=1):
+            had = db.execute("SELECT digest FROM record WHERE seq = ?", (after,)).fetchone()
+            digest = had[0] if had is not None else ""
+            rows = db.execute("SELECT * FROM record WHERE seq > ? ORDER BY seq", (after,))
+            for place, row in enumerate(rows, start=after + 1):
                 seq, at, elapsed, body, claimed = row
                 # Built by hand, so that the digest covers the bytes that were read.
                 record = Record(seq=seq, at=at, elapsed=elapsed, event=json.loads(body))
@@ -153,11 +156,10 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
                         f"journal {path} is damaged at record {place}",
                         hint=f"the {place - 1} records before it are good",
                     )
-                if seq > after:
-                    yield record
+                yield record
             if head is not None and head[0] != digest:
                 raise JournalCorrupt(f"journal {path} has lost its last records", hint="those that are left are good")
-    except (sqlite3.Error, ValueError) as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
 
 

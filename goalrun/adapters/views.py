@@ -18,6 +18,8 @@ APPLICATION_ID = 0x676F616C
 """``goal`` in ASCII: tells our files from other databases."""
 JOURNAL = "journal.db"
 OWNER = "owner.json"
+UNREADABLE = (sqlite3.Error, ValueError, TypeError, RecursionError)
+"""What reading a damaged journal raises: a flipped bit can make a text a number, or nothing."""
 WAITING = "waiting"
 """Holds who is in front, for as long as a goal queues for its workspace."""
 
@@ -32,7 +34,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
         require_format(db, path)
-    except sqlite3.Error as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
     return db
 
@@ -57,8 +59,12 @@ def broken(path: Path, failure: Exception) -> GoalrunError:
     return JournalCorrupt(f"journal {path} cannot be read: {text}", hint="the goal's folder was left as it is")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path, *, turns: bool = True) -> dict[str, Any]:
     """A goal's result as JSON: its views, and the process that runs it.
+
+    Args:
+        folder: the goal's.
+        turns: with ``turn_records``, which are as many as the goal has turns.
 
     Raises:
         JournalCorrupt: its journal cannot be read.
@@ -75,8 +81,9 @@ def read_result(folder: Path) -> dict[str, Any]:
                 raise JournalCorrupt(f"journal {path} is empty")
             shown: dict[str, Any] = json.loads(row[0])
             waits = shown["state"] == "rate_limited" and _last_kind(db) == "quota_wait"
-            turns = [json.loads(body) for (body,) in db.execute("SELECT body FROM turn ORDER BY turn")]
-    except (sqlite3.Error, ValueError) as failure:
+            bodies = db.execute("SELECT body FROM turn ORDER BY turn") if turns else ()
+            records = [json.loads(body) for (body,) in bodies]
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
     active = shown["state"] == "running" or waits
     # Asked on both sides of reading: a run that ends, or begins, meanwhile has not died.
@@ -89,8 +96,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     if active and shown["pid"] is None:
         shown["state"] = "interrupted"
         shown["detail"] = "its process is gone; goalrun resume goes on from the last recorded step"
-    shown["turn_records"] = turns
-    return shown
+    return {**shown, "turn_records": records} if turns else shown
 
 
 def _last_kind(db: sqlite3.Connection) -> str:
@@ -108,7 +114,7 @@ def last_record(folder: Path) -> int:
     try:
         with closing(open_to_read(path)) as db:
             return int(db.execute("SELECT max(seq) FROM record").fetchone()[0] or 0)
-    except sqlite3.Error as failure:
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
 
 

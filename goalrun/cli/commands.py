@@ -269,11 +269,15 @@ def run_detached(
 
 
 @app.command("list")
-def list_goals(as_json: AsJson = False) -> int:
-    """All goals, newest first."""
+def list_goals(
+    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, help="At most so many.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Goals, newest first."""
     from goalrun.cli import reading
 
-    return reading.list_goals(as_json=as_json)
+    return reading.list_goals(None if every else limit, as_json=as_json)
 
 
 @app.command()
@@ -393,13 +397,14 @@ def try_agent(name: Annotated[str, typer.Argument(help="An agent.")], as_json: A
 @app.command()
 def clean(
     older_than: Annotated[str, typer.Option("--older-than", metavar="TIME", help="Keep what is younger (0s).")] = "0s",
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Keep each workspace's N newest (0).")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Remove achieved goals, never one to resume."""
     from goalrun.cli import setup
 
-    return setup.clean(older_than, dry_run=dry_run, as_json=as_json)
+    return setup.clean(older_than, keep, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

@@ -106,6 +106,7 @@ def start(asked: Asked) -> int:
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
     goal = create_goal(
         session,
+        place[0],
         lambda goal: make_spec(goal, objective, place, loaded.settings, session, force=asked.force),
         hidden_files(loaded.settings, place[0]),
     )
@@ -191,7 +192,8 @@ def resume_all(*, as_json: bool) -> int:
     told: list[dict[str, Any]] = []
     codes = [0]
     # The oldest first: those of one workspace get it in the order in which they were made.
-    for goal in [str(each["id"]) for each in session.home.results() if each["state"] == "interrupted"][::-1]:
+    results = session.home.results(session.home.ids(), turns=False)
+    for goal in [str(each["id"]) for each in results if each["state"] == "interrupted"][::-1]:
         try:
             limits = _resumable(session, goal, {})
             _spawn(session, goal, limits, How("", no_wait=False, detach=True, as_json=as_json))

@@ -5,7 +5,9 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,27 +137,21 @@ def _lock_works(folder: Path) -> str:
     return "work in the state folder"
 
 
-def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
+def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
     """Remove achieved goals, and cached results of ``--prepare``, that are old enough."""
     try:
         age = timedelta(seconds=float(str(seconds(older_than))))
     except (ValueError, OverflowError) as failure:
         raise SettingsError(f"--older-than: {failure}") from failure
     home = open_session().home
-    kept, gone = 0, []
-    for result in home.results():
-        achieved = result["state"] == "achieved" and not result.get("unreadable")
-        if achieved and utc_now() - datetime.fromisoformat(result["created_at"]) >= age:
-            gone.append(str(result["id"]))
-        else:
-            kept += 1
-    if not dry_run:
-        home.sweep()
-        busy = [goal for goal in gone if not home.remove(goal)]
-        gone = [goal for goal in gone if goal not in busy]
-        kept += len(busy)
-        for goal in busy:
-            note(f"{goal} is kept: another command has it in its hands")
+    with home.removing() if not dry_run else nullcontext():
+        known = home.ids()
+        wanted = list(_to_remove(home, known, age, keep))
+        busy = [] if dry_run else [goal for goal in wanted if not home.set_aside(goal)]
+    gone = [goal for goal in wanted if goal not in busy]
+    kept = len(known) - len(gone)
+    for goal in busy:
+        note(f"{goal} is kept: another command has it in its hands")
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
@@ -168,6 +164,18 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
         if prepared:
             out(f"{verb} {count(prepared, 'cached result')} of --prepare")
     return 0
+
+
+def _to_remove(home: Home, known: list[str], age: timedelta, keep: int) -> Iterator[str]:
+    """The achieved goals that are old enough, but for the newest ``keep`` of each workspace."""
+    met: Counter[str] = Counter()
+    for result in home.results(known, turns=False):
+        if result["state"] != "achieved" or result.get("unreadable"):
+            continue
+        met[result["workspace"]] += 1
+        old = utc_now() - datetime.fromisoformat(result["created_at"]) >= age
+        if old and met[result["workspace"]] > keep:
+            yield str(result["id"])
 
 
 def config(*, as_json: bool) -> int:

@@ -309,6 +309,7 @@ class GoalState(Value):
     """The fold of a goal's journal.
 
     Attributes:
+        best: the turn with the highest score, the earliest of equals; None before the first.
         usage: tokens and USD of worker and judge together; ``seconds`` is running time.
         sessions: the last one of each agent.
         limited: agents that hit a provider's limit, and when each may be asked again (ISO 8601).
@@ -325,6 +326,7 @@ class GoalState(Value):
     base_verification: VerificationReport | None = None
     base_judgement: Judgement | None = None
     turns: tuple[TurnRecord, ...] = ()
+    best: int | None = None
     open: OpenTurn | None = None
     usage: Usage = NOTHING_SPENT
     seconds_before: float = 0.0

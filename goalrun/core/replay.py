@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from goalrun.core.decide import turn_usage
+from goalrun.core.decide import score, turn_usage
 from goalrun.core.events import (
     AgentFailed,
     BaseTaken,
@@ -124,9 +124,11 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
         raise ValueError(f"turn {outcome.turn} cannot follow {len(state.turns)} turns")
     ends = record.decision != "continue"
     seconds = state.usage.seconds
+    better = state.best is None or score(outcome) > score(state.turns[state.best - 1].outcome)
     return _with(
         state,
         turns=(*state.turns, record),
+        best=outcome.turn if better else state.best,
         open=None,
         usage=_with_seconds(state.usage.plus(turn_usage(outcome)), seconds),
         hints=(),
