@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from goalrun.adapters.files import private_folder, remove_tree, write_whole
+from goalrun.adapters.files import private_folder, remove_tree, sync_folder, write_whole
 from goalrun.adapters.views import read_result
 from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError
 
@@ -86,7 +86,7 @@ class Home:
             )
 
     def new_goal(self, now: datetime) -> str:
-        """Make a goal's folder and return its id, which is never derived from anything that a user wrote.
+        """Make a goal's unfinished folder and return its id, which is never derived from anything that a user wrote.
 
         Ids sort by age: after the date come the time of day, in 2.6 ms, and then chance.
         """
@@ -96,9 +96,20 @@ class Home:
         while True:
             chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
             goal = f"g-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
+            if self.folder(goal).exists():
+                continue
             with suppress(FileExistsError):
-                self.folder(goal).mkdir(mode=0o700)
+                self.unfinished(goal).mkdir(mode=0o700)
                 return goal
+
+    def unfinished(self, goal: str) -> Path:
+        """The folder of a goal that is being made, or removed: it is none yet, or no more."""
+        return self.goals / f".{goal}"
+
+    def appear(self, goal: str) -> None:
+        """Make a goal of what lies in its unfinished folder: all of it at once."""
+        self.unfinished(goal).rename(self.folder(goal))
+        sync_folder(self.goals)
 
     def ids(self) -> list[str]:
         """Every goal, newest first."""
@@ -148,5 +159,16 @@ class Home:
                 yield {"schema": 1, "id": goal, "state": "error", "detail": str(failure), "unreadable": True}
 
     def remove(self, goal: str) -> None:
-        """Remove a goal with all that belongs to it."""
-        remove_tree(self.folder(goal))
+        """Remove a goal with all that belongs to it; it is gone at once, also if this process is killed meanwhile."""
+        self.folder(goal).rename(self.unfinished(goal))
+        remove_tree(self.unfinished(goal))
+
+    def forget_unfinished(self) -> None:
+        """Remove what killed processes were making or removing; what a living one makes stays."""
+        from goalrun.adapters.lock import RunLock
+
+        for folder in self.goals.glob(".g-*"):
+            lock = RunLock(folder)
+            if lock.acquire():
+                remove_tree(folder)
+                lock.release()

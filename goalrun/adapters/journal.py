@@ -90,7 +90,7 @@ class SqliteJournal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}") from failure
-        reached(f"journal {event.kind} durable")
+        reached(f"journal {event.kind} durable", str(self._path), record.seq, digest)
         self._seq, self._digest = record.seq, digest
         return record, after
 

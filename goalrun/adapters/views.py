@@ -17,6 +17,7 @@ APPLICATION_ID = 0x676F616C
 """``goal`` in ASCII: tells our files from other databases."""
 JOURNAL = "journal.db"
 OWNER = "owner.json"
+RUN_LOCK = "run.lock"
 WAITING = "waiting"
 """Holds who is in front, for as long as a goal queues for its workspace."""
 

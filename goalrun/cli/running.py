@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +10,6 @@ from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
-from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
@@ -30,6 +27,7 @@ from goalrun.wiring import (
     Session,
     create_goal,
     end_idle_goal,
+    holding,
     open_session,
     open_store,
     require_outside,
@@ -347,14 +345,15 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
     folder = session.home.folder(goal)
     state = replay(folder / JOURNAL)
     target = turn_commit(state, turn)
-    with _held(session, goal, folder, Path(state.spec.workspace)):
+    with holding(session, goal, Path(state.spec.workspace)):
         store = open_store(folder, state.spec)
         now = store.snapshot("before-restore", last=False)
         known = {record.outcome.snapshot.tree for record in state.turns}
         known |= {found.tree for found in (state.base, state.last_snapshot) if found is not None}
-        if now.tree not in known:
+        unsaved = store.unsaved(now.tree, known)
+        if unsaved:
             raise SpecError(
-                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}",
+                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}: {unsaved[0]}",
                 hint="commit or move it away first",
             )
         store.check_out(now.tree, target.tree)
@@ -363,18 +362,3 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
     else:
         out(f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}")
     return 0
-
-
-@contextmanager
-def _held(session: Session, goal: str, folder: Path, workspace: Path) -> Iterator[None]:
-    """A goal and its workspace, held by this command."""
-    run = RunLock(folder)
-    if not run.acquire():
-        raise WorkspaceBusy(f"goal {goal} is running", hint=f"goalrun pause {goal} first")
-    lock = WorkspaceLock(session.home.path, workspace, goal)
-    try:
-        lock.acquire(wait=False, poll=lambda: None, on_wait=lambda _: None)
-        yield
-    finally:
-        lock.release()
-        run.release()

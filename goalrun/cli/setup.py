@@ -151,6 +151,8 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
             kept += 1
     for goal in [] if dry_run else gone:
         home.remove(goal)
+    if not dry_run:
+        home.forget_unfinished()
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
