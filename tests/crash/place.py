@@ -83,7 +83,8 @@ class Place:
             f"resume = {json.dumps([*worker, '{session}'])}\nsession = 'resume'\nreads = 'find'\n"
             + _TELLS.format(name="mine")
             + f"[agents.owl]\ncommand = {json.dumps(judge)}\njudge = {json.dumps(judge)}\nreads = 'find'\n"
-            "[agents.owl.find]\ntext = '$.answer'\ninput_tokens = '$.input'\noutput_tokens = '$.output'\nusd = '$.usd'\n"
+            "[agents.owl.find]\ntext = '$.answer'\n"
+            "input_tokens = '$.input'\noutput_tokens = '$.output'\nusd = '$.usd'\n"
         )
         repository(self.workspace, {"tests/check.sh": CHECK, "goalrun.toml": config, "shop.txt": "broken\n"})
         (self.workspace / MINE).write_text("mine\n", encoding="utf-8")

@@ -251,19 +251,21 @@ def _strike_supervisor(process: subprocess.Popen[bytes], what: str, which: int) 
     return False
 
 
-def points(stage: Stage) -> list[tuple[str, int]]:
-    """Every point that the command meets when nothing disturbs it, in order."""
+def points(stage: Stage) -> tuple[list[tuple[str, int]], float]:
+    """Every point that the command meets when nothing disturbs it, in order; and how long it takes, in seconds."""
     stage.set_up()
     listing = stage.place.top / "points"
     plan = {"points": str(listing), "verb": stage.scenario.verb or stage.scenario.words[0]}
+    began = time.monotonic()
     stage.place.run(*stage.scenario.words, plan=plan, until=stage.queued)
     if stage.scenario.verb:
         wait_until(partial(_idle, stage.place), "the background process ends")
+    seconds = time.monotonic() - began
     lines = listing.read_text("utf-8").splitlines()
     wrong = stage.finish()
     if wrong:
         raise AssertionError(f"{stage.scenario.name} goes wrong without any death: {wrong}")
-    return [(name, count) for name, count in map(_point, lines)]
+    return [_point(line) for line in lines], seconds
 
 
 def _idle(place: Place) -> bool:

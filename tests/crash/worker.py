@@ -44,7 +44,9 @@ with open(os.environ["CRASH_WITNESS"], encoding="utf-8") as diary:  # noqa: PTH1
 if "CRASH_TROUBLE" in os.environ and "quota_over" not in KINDS:
     write("diary.txt", f"{RUN} {TURN}\n", "a")
     witness(what="edited")
-    sys.exit(sys.stdout.write(json.dumps({"type": "limited", "why": "too many", "reset": int(time.time())}) + "\n"))
+    # A limit that is over: it is asked again in a second.
+    sys.stdout.write(json.dumps({"type": "limited", "why": "too many", "reset": 1}) + "\n")
+    sys.exit(1)
 say(type="begin")
 witness(what="named", session=SESSION)
 # It dies with the worker, though it leaves its session.
