@@ -4,7 +4,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +22,13 @@ from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.judge import AgentJudge
-from goalrun.adapters.lock import RunLock, WorkspaceLock, only_runner
+from goalrun.adapters.lock import RunLock, WorkspaceLock, held, only_runner
 from goalrun.adapters.prepare import Preparation, shelf_of
 from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
-from goalrun.adapters.views import JOURNAL, WAITING
+from goalrun.adapters.views import JOURNAL, RUN_LOCK, WAITING
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
@@ -108,15 +109,17 @@ def create_goal(
 ) -> str:
     """Write a goal's first record, and take a copy of the files for its hidden checks; nothing runs yet."""
     goal = session.home.new_goal(utc_now(), workspace)
-    folder = session.home.folder(goal)
+    folder = session.home.unfinished(goal)
     try:
-        journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
-        if hidden is not None:
-            shutil.copytree(hidden, folder / HIDDEN, symlinks=True)
-        journal.append(GoalCreated(spec=make_spec(goal)), None)
-        journal.close()
+        with held(folder / RUN_LOCK, lambda: None):
+            journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
+            if hidden is not None:
+                shutil.copytree(hidden, folder / HIDDEN, symlinks=True)
+            journal.append(GoalCreated(spec=make_spec(goal)), None)
+            journal.close()
+            session.home.appear(goal)
     except BaseException:
-        session.home.remove(goal)
+        remove_tree(folder)
         raise
     return goal
 
@@ -151,6 +154,7 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
     """
     folder = session.home.folder(goal)
     with only_runner(folder) as runner:
+        git.mark(goal)
         control = FileControl(folder)
         control.clear()
         if how.hint:
@@ -370,6 +374,24 @@ def start_detached(session: Session, goal: str, options: list[str]) -> Detached:
     # -P: the workspace, which is the current folder, must not be able to offer modules.
     argv = [sys.executable, "-P", "-m", "goalrun", "run-detached", goal, *options]
     return spawn_detached(argv, session.environment, folder / "runner.log")
+
+
+@contextmanager
+def holding(session: Session, goal: str, workspace: Path) -> Iterator[None]:
+    """A goal and its workspace, held by this command, with nothing of a dead run left in either.
+
+    Raises:
+        WorkspaceBusy: one of them is in use.
+    """
+    with only_runner(session.home.folder(goal)):
+        git.mark(goal)
+        lock = WorkspaceLock(session.home.path, workspace, goal)
+        try:
+            _reap(session, {*lock.acquire(wait=False, poll=lambda: None, on_wait=lambda _: None), goal})
+            lock.forget_dead()
+            yield
+        finally:
+            lock.release()
 
 
 def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> GoalState | None:

@@ -96,7 +96,7 @@ class Home:
             )
 
     def new_goal(self, now: datetime, workspace: Path) -> str:
-        """Make a goal's folder, known as one of its workspace, and return its id.
+        """Make a goal's unfinished folder, known as one of its workspace, and return its id.
 
         The id is never derived from anything that a user wrote.
 
@@ -108,18 +108,20 @@ class Home:
         while True:
             chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
             goal = f"g-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
+            if self.folder(goal).exists():
+                continue
             with suppress(FileExistsError):
-                self.folder(goal).mkdir(mode=0o700)
+                self.unfinished(goal).mkdir(mode=0o700)
                 break
         try:
             self._mark(goal, workspace)
         except OSError as failure:
-            self.folder(goal).rmdir()
+            self.unfinished(goal).rmdir()
             raise EnvironmentFailure(f"cannot make a goal in {self.path}: {failure.strerror}") from failure
         return goal
 
     def _mark(self, goal: str, workspace: Path) -> None:
-        """Make durable that a workspace has a goal. The goal's folder is there: a mark without one is swept away."""
+        """Make durable that a workspace has a goal. Its folder is there already: a mark without one is swept away."""
         folder = private_folder(self._marks(workspace))
         (folder / goal).touch(mode=0o600)
         for changed in (folder, self._workspaces, self.path, self.goals):
@@ -128,6 +130,15 @@ class Home:
     def _marks(self, workspace: Path) -> Path:
         """The folder of a workspace's marks: empty files, named as its goals."""
         return self._workspaces / hashlib.sha256(os.fsencode(workspace)).hexdigest()
+
+    def unfinished(self, goal: str) -> Path:
+        """The folder of a goal that is being made: it is none yet."""
+        return self.goals / f".{goal}"
+
+    def appear(self, goal: str) -> None:
+        """Make a goal of what lies in its unfinished folder: all of it at once."""
+        self.unfinished(goal).rename(self.folder(goal))
+        sync_folder(self.goals)
 
     def ids(self) -> list[str]:
         """Every goal, newest first."""
@@ -198,9 +209,18 @@ class Home:
             sync_folder(self.goals)
             for folder in self.goals.glob(f"{REMOVED}*"):
                 remove_tree(folder)
+            self._forget_unfinished()
             for mark in self._workspaces.glob("*/*"):
-                if not self.folder(mark.name).exists():
+                if not self.unfinished(mark.name).exists() and not self.folder(mark.name).exists():
                     mark.unlink()
+
+    def _forget_unfinished(self) -> None:
+        """Remove what killed processes were making; what a living one makes stays."""
+        from goalrun.adapters.lock import only_runner
+
+        for folder in self.goals.glob(".g-*"):
+            with suppress(WorkspaceBusy, UnknownGoal), only_runner(folder):
+                remove_tree(folder)
 
     def set_aside(self, goal: str) -> bool:
         """Take a goal out of all that looks for goals, whole and at once.

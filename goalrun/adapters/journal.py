@@ -101,7 +101,7 @@ class SqliteJournal:
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-        reached(f"journal {event.kind} durable")
+        reached(f"journal {event.kind} durable", str(self._path), record.seq, digest)
         self._seq, self._digest = record.seq, digest
         return record, after
 

@@ -31,7 +31,7 @@ from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.files import private_folder, write_whole
 from goalrun.adapters.identity import is_alive, myself
 from goalrun.adapters.points import reached
-from goalrun.adapters.views import OWNER, runner
+from goalrun.adapters.views import OWNER, RUN_LOCK, runner
 from goalrun.core.model import ProcessIdentity
 from goalrun.core.spec import Value
 from goalrun.errors import EnvironmentFailure, UnknownGoal, WorkspaceBusy
@@ -319,7 +319,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._owner = folder / OWNER
-        self._lock = kernel_lock(folder / "run.lock")
+        self._lock = kernel_lock(folder / RUN_LOCK)
         self._claim: WorkspaceLock | None = None
 
     def acquire(self) -> str:

@@ -42,9 +42,9 @@ class Repository:
         self._workspace = workspace
         self._index = folder / "index"
 
-    def commit(self, tree: str, message: str, parent: str | None) -> str:
+    def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        arguments = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
+        arguments = ["commit-tree", tree, "-m", message, *(word for parent in parents for word in ("-p", parent))]
         dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
         return self._git(arguments, dates).decode("ascii").strip()
 

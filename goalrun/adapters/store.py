@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from goalrun.adapters import git
-from goalrun.adapters.files import in_the_way, private_folder, write_whole
+from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
 from goalrun.adapters.repository import BASE_REF, GITLINK, as_file, entries, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, Trees
 from goalrun.core.model import Snapshot
@@ -33,6 +33,7 @@ class GitStore(Trees):
         """Make the repository, with the user's ignore rules as they are now. Making it again changes nothing."""
         if (self.path / "goalrun-ready").exists():
             return
+        remove_tree(self.path)
         git.checked(["init", "--quiet", "--bare", "--template=", str(self.path)], self._folder)
         self.path.chmod(0o700)
         for name, value in (("core.fsync", "all"), ("core.fsyncMethod", "batch"), ("core.bare", "false")):
@@ -63,9 +64,9 @@ class GitStore(Trees):
         """
         if not self._workspace.is_dir():
             raise EnvironmentFailure(f"the workspace is gone: {self._workspace}")
-        with suppress(FileNotFoundError):
-            # Ours alone, under the goal's lock: a lock left here is of a process that was killed.
-            self._index.with_name(self._index.name + ".lock").unlink()
+        # Ours alone, under the goal's lock: a lock left here is of a process that was killed.
+        for lock in (self._index.with_name(self._index.name + ".lock"), *self.path.glob("refs/**/*.lock")):
+            lock.unlink(missing_ok=True)
         first = not self._index.exists()
         if not first:
             self._distrust_times()
@@ -74,9 +75,16 @@ class GitStore(Trees):
             self._track_what_the_user_tracks()
         tree = self._git(["write-tree"]).decode("ascii").strip()
         previous = self._ref("refs/goalrun/last")
-        base = self._ref(BASE_REF)
-        commit = self.commit(tree, f"goalrun {label}", previous)
-        self._git(["update-ref", f"refs/goalrun/{label}", commit])
+        base = self._ref(BASE_REF) if label != "base" else None
+        before = self.ref(label)
+        if before is not None and self.tree_of(before) == tree:
+            # Taken already, by a process that was killed before it could record that.
+            commit, previous = before, self._ref(f"{before}^")
+        else:
+            # What the label named until now stays in reach.
+            parents = dict.fromkeys(each for each in (previous, before) if each is not None)
+            commit = self.commit(tree, f"goalrun {label}", *parents)
+            self._git(["update-ref", f"refs/goalrun/{label}", commit])
         if last:
             self._git(["update-ref", "refs/goalrun/last", commit])
         if label == "base":
@@ -96,12 +104,17 @@ class GitStore(Trees):
         """
         if not restore:
             return self.snapshot(label)
+        # Of a process that was killed meanwhile, which may have put some back already.
+        first = self.ref(f"{label}-as-left")
         left = self.snapshot(f"{label}-as-left", last=False)
         plan = self.plan(left)
         if plan.tampering:
             self.check_out(left.tree, plan.full_tree)
+        edits = plan.tampering
+        if first is not None:
+            edits = (*self.plan(Snapshot(commit=first, tree=self.tree_of(first))).tampering, *edits)
         after = self.snapshot(label)
-        return Snapshot(**{**dict(after), "protected_edits": plan.tampering})
+        return Snapshot(**{**dict(after), "protected_edits": tuple(dict.fromkeys(edits))})
 
     def check_out(self, current: str, target: str) -> None:
         """Make the workspace, which holds ``current``, hold ``target``: only what differs is touched.
@@ -117,6 +130,13 @@ class GitStore(Trees):
         if obstacle is not None:
             raise GitFailed(f"{shown(obstacle)} is in no snapshot and stands in the way", hint="move it away first")
         self._git(["read-tree", "-m", "-u", current, target])
+
+    def unsaved(self, now: str, known: Iterable[str]) -> list[str]:
+        """The files of a tree that no known tree has like that; what is half of one and half of another is saved."""
+        found = [
+            {(entry.shown, entry.after) for entry in self.changes(tree, now) if present(entry.after)} for tree in known
+        ]
+        return sorted(path for path, _ in set.intersection(*found))
 
     def diff(self, snapshot: Snapshot, limit: int) -> str:
         """The patch from the base, at most about ``limit`` characters: the list of files is never cut away."""

@@ -20,6 +20,7 @@ JOURNAL = "journal.db"
 OWNER = "owner.json"
 UNREADABLE = (sqlite3.Error, ValueError, TypeError, RecursionError)
 """What reading a damaged journal raises: a flipped bit can make a text a number, or nothing."""
+RUN_LOCK = "run.lock"
 WAITING = "waiting"
 """Holds who is in front, for as long as a goal queues for its workspace."""
 

@@ -2,18 +2,31 @@
 
 import shlex
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, shell_command, spent
+from goalrun.adapters.agents import read
+from goalrun.adapters.agents.call import (
+    PLAIN_COMMAND,
+    REPORT,
+    Heard,
+    Means,
+    Order,
+    call,
+    require_program,
+    shell_command,
+    spent,
+)
+from goalrun.adapters.agents.said import read_output
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import private_folder
 from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
-from goalrun.core.model import NOTHING_SPENT, Session, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, Session, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.core.prompt import BLOCKED_EXIT_STATUS, WAIT_LINE
 from goalrun.core.spec import AgentSpec, GoalSpec
@@ -66,6 +79,19 @@ class AgentWorker:
         strangers = untied(Path(self._spec.workspace), begun)
         return WorkerReport(**{**dict(report), "untied": strangers})
 
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        """What its output, as far as it came, tells of a run; see ``core.ports.Worker``."""
+        kept, resumed = (self._kept(turn, attempt, resumed=resumed) for resumed in (False, True))
+        # Where both are there, the session was gone, and the run began a new one.
+        place, session = (resumed, before) if resumed.exists() and not kept.exists() else (kept, None)
+        output = read_output(place / "stdout", place / "stderr", place / REPORT, -signal.SIGKILL)
+        # Nothing tells that this is all of it.
+        return spent(self._agent, read(self._agent, output._replace(whole=False)), session)
+
+    def _kept(self, turn: int, attempt: int, *, resumed: bool) -> Path:
+        """The folder for what is kept of a run: named by the attempt, and by whether it goes on with a session."""
+        return self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}{'-resumed' if resumed else ''}"
+
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """Whether a command succeeds now; see ``core.ports.Worker``."""
         kept = private_folder(self._folder / "turns" / f"turn-{turn}" / "waiting")
@@ -77,9 +103,7 @@ class AgentWorker:
 
     def _call(self, task: Task, on_process: OnProcess, session: Session | None) -> tuple[Heard, Path]:
         agent = self._agent
-        # The attempt, and whether it goes on with a session, name what is kept of it.
-        name = f"worker-{task.attempt}{'-resumed' if session is not None else ''}"
-        kept = self._folder / "turns" / f"turn-{task.turn}" / name
+        kept = self._kept(task.turn, task.attempt, resumed=session is not None)
         words = agent.command if session is None else agent.resume
         words = (*words, *agent.spend) if task.usd is not None else words
         values = {

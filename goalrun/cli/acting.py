@@ -1,8 +1,6 @@
 """The commands that ask something of a goal, whoever runs it: step, pause, stop, hint, restore."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -10,14 +8,13 @@ from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
-from goalrun.adapters.lock import WorkspaceLock, only_runner
 from goalrun.adapters.views import JOURNAL, OWNER, read_result, runner, runs_here
 from goalrun.cli.reading import find, turn_commit
 from goalrun.cli.render import note, out, print_json
 from goalrun.cli.running import ANSWER_SECONDS, How, resume
 from goalrun.core.model import State
 from goalrun.errors import EnvironmentFailure, SpecError
-from goalrun.wiring import Session, end_idle_goal, open_session, open_store
+from goalrun.wiring import Session, end_idle_goal, holding, open_session, open_store
 
 
 def step(name: str, *, as_json: bool) -> int:
@@ -109,14 +106,15 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
     folder = session.home.folder(goal)
     state = replay(folder / JOURNAL)
     target = turn_commit(state, turn)
-    with _held(session, folder, Path(state.spec.workspace)):
+    with holding(session, goal, Path(state.spec.workspace)):
         store = open_store(folder, state.spec)
         now = store.snapshot("before-restore", last=False)
         known = {record.outcome.snapshot.tree for record in state.turns}
         known |= {found.tree for found in (state.base, state.last_snapshot) if found is not None}
-        if now.tree not in known:
+        unsaved = store.unsaved(now.tree, known)
+        if unsaved:
             raise SpecError(
-                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}",
+                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}: {unsaved[0]}",
                 hint="commit or move it away first",
             )
         store.check_out(now.tree, target.tree)
@@ -125,15 +123,3 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
     else:
         out(f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}")
     return 0
-
-
-@contextmanager
-def _held(session: Session, folder: Path, workspace: Path) -> Iterator[None]:
-    """A goal and its workspace, held by this command."""
-    with only_runner(folder):
-        lock = WorkspaceLock(session.home.path, workspace, folder.name)
-        try:
-            lock.acquire(wait=False, poll=lambda: None, on_wait=lambda _: None)
-            yield
-        finally:
-            lock.release()

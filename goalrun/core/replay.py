@@ -25,7 +25,7 @@ from goalrun.core.events import (
     WorkerEnded,
     WorkerFinished,
 )
-from goalrun.core.model import GoalState, OpenTurn, Session, State, TurnRecord, Usage, WorkerReport
+from goalrun.core.model import GoalState, OpenTurn, Session, State, TurnRecord, Usage
 from goalrun.core.spec import GoalSpec
 
 _OF_A_TURN = (
@@ -86,7 +86,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
         case ProcessStarted():
             worker = event.role == "worker"
             opened = _with_open(state, launched=True) if worker and state.open is not None else state
-            return _with(opened, processes=(*state.processes, event.process))
+            judging = state.judging or event.role == "judge"
+            return _with(opened, judging=judging, processes=(*state.processes, event.process))
         case AgentFailed():
             return _agent_failed(state, event)
         case QuotaWait():
@@ -95,18 +96,19 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             return _with(state, status=State.RUNNING, detail="")
         case TurnInterrupted():
             again = OpenTurn(**{**dict(_again(state)), "interrupted": event.reason})
-            return _with(state, open=again, usage=_spent(state, event.usage))
+            known = _with(state, sessions=_sessions(state, _open(state).agent, event.session))
+            return _with(known, open=again, usage=_spent(state, event.usage))
         case TurnParked():
             return _parked(state, event)
         case WorkerEnded():
             known = _with_open(state, worker=event.report)
-            return _with(known, sessions=_sessions(state, event.report))
+            return _with(known, sessions=_sessions(state, event.report.agent, event.report.session))
         case WorkerFinished():
             return _with_open(state, worker=event.report, snapshot=event.snapshot)
         case VerificationFinished():
             return _with_open(state, verification=event.report)
         case JudgementFinished():
-            return _with_open(state, judgement=event.judgement)
+            return _with_open(_with(state, judging=False), judgement=event.judgement)
         case TurnFinished():
             return advance(state, event.record)
         case GoalStopped():
@@ -141,8 +143,8 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
 
 def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
     limited = {**state.limited, event.agent: event.until} if event.until else state.limited
-    after = _with(state, limited=limited, usage=_spent(state, event.usage))
-    return _with_open(after, launched=False) if event.role == "worker" else after
+    after = _with(state, limited=limited, usage=_spent(state, event.usage), judging=False)
+    return _with_open(after, failed=event.reason) if event.role == "worker" else after
 
 
 def _parked(state: GoalState, event: TurnParked) -> GoalState:
@@ -150,7 +152,7 @@ def _parked(state: GoalState, event: TurnParked) -> GoalState:
     wait_for = event.report.wait_for
     parked = {"interrupted": waited, "parks": _open(state).parks + 1, "wait_for": wait_for}
     again = OpenTurn(**{**dict(_again(state)), **parked})
-    sessions = _sessions(state, event.report)
+    sessions = _sessions(state, event.report.agent, event.report.session)
     usage = _spent(state, event.report.usage)
     return _with(state, open=again, sessions=sessions, usage=usage, detail=f"the worker waits for: {wait_for}")
 
@@ -166,8 +168,8 @@ def _spent(state: GoalState, usage: Usage | None) -> Usage:
     return _with_seconds(state.usage.plus(usage or Usage()), state.usage.seconds)
 
 
-def _sessions(state: GoalState, report: WorkerReport) -> Mapping[str, Session]:
-    return {**state.sessions, report.agent: report.session} if report.session is not None else state.sessions
+def _sessions(state: GoalState, agent: str, session: Session | None) -> Mapping[str, Session]:
+    return {**state.sessions, agent: session} if session is not None else state.sessions
 
 
 def _run_started(state: GoalState, event: RunStarted) -> GoalState:
@@ -182,6 +184,9 @@ def _run_started(state: GoalState, event: RunStarted) -> GoalState:
         detail="",
         worker_isolation=event.worker_isolation,
         seconds_before=state.usage.seconds,
+        # A judge that was asked when the last run was cut: nobody knows what it spent.
+        usage=_spent(state, None) if state.judging else state.usage,
+        judging=False,
         fresh_from=len(state.turns) if resumed_stuck else state.fresh_from,
         processes=(),
     )
@@ -197,6 +202,7 @@ def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
         status=State.ACHIEVED if event.achieved else state.status,
         detail=event.detail,
         usage=spent,
+        judging=False,
         processes=(),
     )
 
@@ -204,7 +210,8 @@ def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
 def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
     known = dict(_again(state)) if state.open is not None else {}
     interrupted = state.open.interrupted if state.open is not None else ""
-    opened = OpenTurn(**{**known, "turn": event.turn, "attempt": event.attempt, "interrupted": interrupted})
+    begun = {"turn": event.turn, "attempt": event.attempt, "agent": event.agent, "interrupted": interrupted}
+    opened = OpenTurn(**{**known, **begun})
     return _with(state, open=opened, hints=event.hints, processes=(), detail="")
 
 

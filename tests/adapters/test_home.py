@@ -15,7 +15,8 @@ from adapters.goals import fingerprint, goal_spec
 from goalrun.adapters.clock import SystemClock
 from goalrun.adapters.home import MARKER, Home, home_folder
 from goalrun.adapters.journal import SqliteJournal, replay
-from goalrun.adapters.views import JOURNAL
+from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.views import JOURNAL, RUN_LOCK
 from goalrun.core.events import GoalCreated, GoalStopped
 from goalrun.core.model import State
 from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal
@@ -34,6 +35,7 @@ def state(tmp_path: Path) -> Home:
 def created(home: Home, workspace: str, later: float = 0.0) -> str:
     """A goal of a workspace."""
     goal = home.new_goal(NOW + timedelta(seconds=later), Path(workspace))
+    home.appear(goal)
     with closing(SqliteJournal(home.folder(goal) / JOURNAL, SystemClock(lambda: None))) as journal:
         journal.append(GoalCreated(spec=goal_spec(Path(workspace), id=goal)), None)
     return goal
@@ -59,6 +61,7 @@ def test_the_state_folder_is_for_its_owner_alone_whatever_it_was(tmp_path: Path)
     home.prepare()
     home.prepare()
     goal = home.new_goal(NOW, Path("/ws"))
+    home.appear(goal)
     for folder in (home.path, home.goals, home.folder(goal)):
         assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -137,6 +140,9 @@ def test_ids_have_one_shape_and_sort_by_age(state: Home) -> None:
         for seconds in (0, 0.01, 1, 3600, 86_400, 86_400 * 400)
     ]
     assert all(re.fullmatch(r"g-\d{8}-[a-z2-7]{9}", goal) for goal in made)
+    assert state.ids() == []
+    for goal in made:
+        state.appear(goal)
     assert state.ids() == made[::-1]
     assert made[0].startswith("g-20260102-")
 
@@ -150,7 +156,7 @@ def test_ids_made_at_once_by_many_processes_differ(state: Home) -> None:
     command = [sys.executable, "-c", program, str(state.path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     made = [goal for process in running for goal in process.communicate()[0].split()]
-    assert len(made) == len(set(made)) == len(state.ids()) == 600
+    assert len(made) == len(set(made)) == len(list(state.goals.glob(".g-*"))) == 600
 
 
 def test_a_goal_is_found_by_id_prefix_or_as_the_newest_of_its_workspace(state: Home) -> None:
@@ -238,3 +244,13 @@ def test_removing_a_goal_removes_all_of_it_and_nothing_behind_its_links(state: H
     state.remove(goal)
     assert state.ids() == [kept]
     assert (tmp_path / "precious" / "file").exists()
+
+
+def test_what_a_killed_process_was_making_is_no_goal_and_goes_when_nobody_makes_it(state: Home) -> None:
+    dead, making = (state.new_goal(NOW, Path("/ws")) for _ in range(2))
+    with kernel_lock(state.unfinished(making) / RUN_LOCK):
+        assert state.ids() == []
+        with state.removing():
+            pass
+    assert not state.unfinished(dead).exists()
+    assert state.unfinished(making).exists()
