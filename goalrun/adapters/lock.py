@@ -151,7 +151,7 @@ class WorkspaceLock:
     def release(self) -> None:
         """Let the workspace go. Releasing twice is harmless."""
         if self._mine is not None:
-            with self._guard():
+            with suppress(OSError, Timeout), self._guard():
                 _remove(self._mine)
             self._mine = None
         if self._lock is not None:
@@ -263,8 +263,10 @@ def _describe(filed: Filed) -> str:
 
 
 def _remove(filed: Filed) -> None:
-    filed.record.unlink(missing_ok=True)
-    filed.lock.unlink(missing_ok=True)
+    # One that cannot be removed is a dead owner's once this process has ended.
+    with suppress(OSError):
+        filed.record.unlink(missing_ok=True)
+        filed.lock.unlink(missing_ok=True)
 
 
 class RunLock:
@@ -290,5 +292,6 @@ class RunLock:
 
     def release(self) -> None:
         """Let somebody else become the runner."""
-        self._owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._owner.unlink(missing_ok=True)
         self._lock.release()

@@ -8,7 +8,7 @@ from pathlib import Path
 from goalrun.adapters import process
 from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, shell_command, spent
 from goalrun.adapters.clock import utc_now
-from goalrun.adapters.files import private_folder
+from goalrun.adapters.files import identity_of, private_folder, require_same
 from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
@@ -44,9 +44,11 @@ class AgentWorker:
         self._hidden = hidden
         self._means = means
         self._start = Path(spec.workspace) / spec.subfolder
+        self._known = identity_of(Path(spec.workspace))
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         """Run one turn; see ``core.ports.Worker``."""
+        require_same(Path(self._spec.workspace), self._known)
         if not self._start.is_dir():
             raise EnvironmentFailure(f"the folder that the worker starts in is gone: {self._start}")
         require_program(self._agent, self._agent.command, self._means.environment.get("PATH"))

@@ -196,6 +196,9 @@ def resume(
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
     allow_unknown_spend: AllowUnknownSpend = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Go on from the last good record of a damaged journal, which is kept.")
+    ] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -208,7 +211,7 @@ def resume(
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,
         "allow_unknown_spend": "1" if allow_unknown_spend else None,
     }  # fmt: skip
-    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage)
     return running.resume(goal, {key: value for key, value in changes.items() if value is not None}, how)
 
 

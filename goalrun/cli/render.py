@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 from goalrun.core.evidence import count, one_line
@@ -34,8 +35,10 @@ def out(text: str) -> None:
 
 def note(text: str) -> None:
     """One line of progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    # That nobody can read it ends no goal.
+    with suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def print_json(value: object) -> None:

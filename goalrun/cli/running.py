@@ -14,6 +14,7 @@ from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
 from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
+from goalrun.adapters.store import EMPTY_TREE
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
 from goalrun.cli.limits import after_resume, require_room
@@ -34,6 +35,7 @@ from goalrun.wiring import (
     open_store,
     require_outside,
     run_goal,
+    salvage_goal,
     start_detached,
     workspace_here,
 )
@@ -70,6 +72,7 @@ class How(NamedTuple):
     detach: bool
     as_json: bool
     one_turn: bool = False
+    salvage: bool = False
 
 
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
@@ -176,6 +179,8 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     session = open_session()
     goal = find(session.home, name)
     folder = session.home.folder(goal)
+    if how.salvage:
+        note(f"{goal}: {salvage_goal(session, goal) or 'the journal is sound: nothing to salvage'}")
     state = replay(folder / JOURNAL)
     if state.status is State.ACHIEVED:
         raise SpecError(f"goal {goal} is achieved; there is nothing to resume", hint="start a new goal")
@@ -352,6 +357,7 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
         now = store.snapshot("before-restore", last=False)
         known = {record.outcome.snapshot.tree for record in state.turns}
         known |= {found.tree for found in (state.base, state.last_snapshot) if found is not None}
+        known.add(EMPTY_TREE)
         if now.tree not in known:
             raise SpecError(
                 f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}",
