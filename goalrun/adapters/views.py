@@ -94,7 +94,7 @@ def require_format(db: sqlite3.Connection, path: Path) -> None:
 
 def broken(path: Path, failure: Exception) -> EnvironmentFailure:
     """The error for a journal that cannot be read."""
-    if isinstance(failure, sqlite3.Error) and path.is_file() and _of_the_disk(failure.sqlite_errorcode):
+    if isinstance(failure, sqlite3.Error) and path.is_file() and _of_the_disk(getattr(failure, "sqlite_errorcode", 0)):
         return EnvironmentFailure(f"the journal {path} cannot be used: {failure}", hint=ROOM)
     text = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
     return JournalCorrupt(f"journal {path} cannot be read: {text}", hint=_hint(path))

@@ -48,7 +48,7 @@ SQL = (
     "DELETE FROM head",
     "DELETE FROM turn",
     "DELETE FROM turn WHERE turn = 2",
-    "UPDATE turn SET turn = -turn; UPDATE turn SET turn = 3 + turn",
+    "UPDATE turn SET turn = -turn; UPDATE turn SET turn = 5 + turn",
     "UPDATE head SET body = replace(body, '\"turns\": 4', '\"turns\": 3')",
     "UPDATE turn SET body = replace(body, 'continue', 'achieved')",
     "DROP TABLE record",
