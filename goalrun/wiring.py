@@ -236,9 +236,9 @@ def _furnish(
     if state.base is None:
         store.create()
     else:
-        known = [found for found in (state.base, state.last_snapshot) if found is not None]
-        store.require(*known)
-        _require_files(Path(state.spec.workspace), known[-1])
+        last = state.last_snapshot or state.base
+        store.require(state.base, last)
+        _require_files(Path(state.spec.workspace), last)
     furnish_checks(
         session,
         folder,

@@ -4,6 +4,7 @@ It shares no object, path, ref, hook or configuration with the user's repository
 index is kept between turns, so a snapshot costs what changed, not what there is.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -46,19 +47,22 @@ class GitStore(Trees):
         write_whole(info / "exclude", "\n".join(CACHES) + "\n" + self._user_excludes())
         write_whole(self.path / "goalrun-ready", "")
 
-    def require(self, *snapshots: Snapshot) -> None:
-        """Refuse to go on with a store that has lost something of these snapshots.
+    def require(self, base: Snapshot, last: Snapshot) -> None:
+        """Refuse to go on with a store that has lost something of these snapshots; lost refs are made again.
 
         Raises:
             GitFailed: what is missing is named.
         """
-        found = self._try(["rev-list", "--objects", "--quiet", *(snapshot.commit for snapshot in snapshots)])
+        found = self._try(["rev-list", "--objects", "--quiet", base.commit, last.commit])
         if not self.path.is_dir() or found.status != 0:
             said = " ".join(found.stderr.split())[:300] if self.path.is_dir() else "it is gone"
             raise GitFailed(
                 f"the store {self.path} is damaged: {said}",
                 hint="bring it back from a backup, or start a new goal: the workspace has the files as they are",
             )
+        for label, snapshot in (("base", base), ("last", last)):
+            if self.ref(label) is None:
+                self._point(label, snapshot.commit)
 
     def _user_excludes(self) -> str:
         """The user's ignore rules that are not in the tree: the global file, then the repository's own."""
@@ -147,18 +151,20 @@ class GitStore(Trees):
         """Have files read again that changed within about a second of the last snapshot.
 
         Git compares times in seconds: in that second a file could change once more, get its size and time of change
-        back, and look the same. False if there is no index; one that cannot be read is made anew.
+        back, and look the same. False if there is no index; a damaged one is made anew.
         """
         if not self._index.exists():
             return False
-        listing = self._try(["ls-files", "--stage", "-z"])
-        if listing.status != 0:
+        data = self._index.read_bytes()
+        # Git itself takes an index at its word (gitformat-index(5): the checksum is at the end).
+        if hashlib.sha1(data[:-20], usedforsecurity=False).digest() != data[-20:]:
             self._index.unlink()
             return False
+        listing = self._git(["ls-files", "--stage", "-z"])
         written = self._index.stat().st_mtime
         top = os.fsencode(self._workspace)
         doubtful = []
-        for entry in listing.stdout.split(b"\0"):
+        for entry in listing.split(b"\0"):
             with suppress(OSError):
                 path = os.path.join(top, entry.partition(b"\t")[2])  # noqa: PTH118 - bytes
                 if entry and abs(os.lstat(path).st_ctime - written) < TIME_STEP_SECONDS:

@@ -39,7 +39,7 @@ def _flushed(code: int) -> int:
         sys.stdout.flush()
     except OSError as failure:
         _silence(sys.stdout)
-        if not isinstance(failure, BrokenPipeError):
+        if not isinstance(failure, BrokenPipeError) and code != GoalrunError.exit_code:
             why = f"cannot write to standard output: {failure.strerror}"
             code = _complain(why, "goalrun status shows it again", code or GoalrunError.exit_code)
     try:

@@ -5,14 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from adapters.goals import fingerprint
-from support import Done, Program, finish, git, shop, wait_until, write
+from support import Done, Program, finish, git, wait_until, write
 
-NOBODY = 65534
 CHECK = "test $(wc -l < work.txt) -ge 2"
 ONE_LINE = "echo x >> work.txt"
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, or become another user")
@@ -218,7 +217,8 @@ def test_a_store_that_lost_something_is_an_error_that_names_it(what: str, progra
     before = fingerprint(program.cwd)
     done = program.run("resume", "--max-turns", "3")
     told(done, "store.git")
-    assert fingerprint(program.cwd) == before, "nothing was worked on"
+    # What is there but cannot be read shows when it is needed.
+    assert fingerprint(program.cwd) == before or "rotted" in what, "nothing was worked on"
     assert program.run("list").code == 0
 
 
@@ -240,73 +240,52 @@ def test_what_can_be_made_again_is(what: str, program: Program) -> None:
     REBUILT[what](folder)
     resumed = program.run("resume", "--max-turns", "3", "--json")
     assert (resumed.code, resumed.json["turns"]) == (0, 2), resumed.err
-    assert resumed.json["turn_records"][1]["snapshot"]["diff_files"] == 1
+    assert resumed.json["turn_records"][1]["changed_files"] == 1
     git(folder / "store.git", "fsck", "--full", "--strict")
 
 
 # What the caller gives: permissions, HOME, TMPDIR, streams
 
 
-@pytest.fixture
-def nobody(tmp_path: Path) -> Iterator[Program]:
-    """The program as another user, with folders of that user."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    top = Path("/tmp") / f"goalrun-nobody-{os.getpid()}"
-    project = shop(top / "project")
-    (top / "home").mkdir()
-    for path in (top, *top.rglob("*")):
-        os.lchown(path, NOBODY, NOBODY)
-    probe = as_nobody(Program(home=top / "state", cwd=project, environment={"HOME": str(top / "home")}), "--version")
-    if probe.code:
-        shutil.rmtree(top)
-        pytest.skip(f"the interpreter cannot be run by another user: {probe.err[-200:]}")
-    yield Program(home=top / "state", cwd=project, environment={"HOME": str(top / "home")})
-    subprocess.run(["chmod", "-R", "u+rwx", top], check=True)
-    shutil.rmtree(top)
-
-
-def as_nobody(program: Program, *arguments: str) -> Done:
-    """A run by a user whom permissions bind."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "goalrun", *arguments],
-        cwd=program.cwd, env=program.env(), user=NOBODY, group=NOBODY, extra_groups=[], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    return finish(process)
+def bound(program: Program, *arguments: str) -> Done:
+    """A run that permissions bind, which root's are not while it may override them (capabilities(7))."""
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else ["env"]
+    if shutil.which(prefix[0]) is None:
+        pytest.skip(f"there is no {prefix[0]}: permissions do not bind root")
+    return under(prefix, program, *arguments)
 
 
 START = ("start", "two lines", "-c", CHECK, "--worker-isolation", "off", "--sandbox", "process", "--worker-cmd")
 
 
-def test_a_file_that_cannot_be_read_is_named_and_no_turn(nobody: Program) -> None:
-    done = as_nobody(nobody, *START, f"{ONE_LINE}; echo s > secret; chmod 0 secret")
+def test_a_file_that_cannot_be_read_is_named_and_no_turn(program: Program) -> None:
+    done = bound(program, *START, f"{ONE_LINE}; echo s > secret; chmod 0 secret")
     told(done, "secret")
-    (nobody.cwd / "secret").chmod(0o600)
-    assert as_nobody(nobody, "resume").code == 0
+    (program.cwd / "secret").chmod(0o600)
+    assert bound(program, "resume").code == 0
 
 
-def test_a_workspace_that_cannot_be_read_is_named_and_no_turn(nobody: Program) -> None:
-    done = as_nobody(nobody, *START, f"{ONE_LINE}; chmod 0 .")
-    told(done, str(nobody.cwd))
-    nobody.cwd.chmod(0o700)
-    assert as_nobody(nobody, "resume").code == 0
-    assert (nobody.cwd / "work.txt").read_text("ascii").startswith("x\nx\n")
+def test_a_workspace_that_cannot_be_read_is_named_and_no_turn(program: Program) -> None:
+    done = bound(program, *START, f"{ONE_LINE}; chmod 0 .")
+    told(done, str(program.cwd))
+    program.cwd.chmod(0o700)
+    assert bound(program, "resume").code == 0
+    assert (program.cwd / "work.txt").read_text("ascii").startswith("x\nx\n")
 
 
 @pytest.mark.parametrize("mode", [0o500, 0])
-def test_a_state_folder_that_becomes_read_only_is_named_and_the_goal_goes_on_after(mode: int, nobody: Program) -> None:
-    home = shlex.quote(str(nobody.home))
-    done = as_nobody(nobody, *START, f"{ONE_LINE}; chmod {mode:o} {home}/goals/* {home}/goals {home}")
-    told(done, str(nobody.home))
+def test_a_state_folder_that_becomes_read_only_is_named_and_the_goal_goes_on_after(mode: int, program: Program) -> None:
+    home = shlex.quote(str(program.home))
+    done = bound(program, *START, f"{ONE_LINE}; chmod {mode:o} {home}/goals/* {home}/goals {home}")
+    told(done, str(program.home))
     if mode:
-        listed = as_nobody(nobody, "list")
+        listed = bound(program, "list")
         assert (listed.code, listed.err) == (0, "")
-        told(as_nobody(nobody, "resume"), "not writable", code=2)
+        told(bound(program, "resume"), "not writable", code=2)
     else:
-        told(as_nobody(nobody, "list"), "Permission denied")
-    subprocess.run(["chmod", "-R", "u+rwX", nobody.home], check=True)
-    assert as_nobody(nobody, "resume").code == 0
+        told(bound(program, "list"), "Permission denied")
+    subprocess.run(["chmod", "-R", "u+rwX", program.home], check=True)
+    assert bound(program, "resume").code == 0
 
 
 def test_a_state_folder_that_vanishes_is_named(program: Program) -> None:
@@ -350,10 +329,10 @@ def under(prefix: Sequence[str], program: Program, *arguments: str) -> Done:
 
 
 @pytest.mark.parametrize("home", ["missing", "a file", "empty"])
-def test_no_place_for_the_state_is_one_line(home: str, nobody: Program) -> None:
+def test_no_place_for_the_state_is_one_line(home: str, program: Program) -> None:
     value = {"missing": "/nonexistent", "a file": "/etc/passwd", "empty": ""}[home]
-    nobody.environment |= {"HOME": value, "GOALRUN_HOME": ""}
-    done = as_nobody(nobody, *START, ONE_LINE)
+    program.environment |= {"HOME": value, "GOALRUN_HOME": ""}
+    done = bound(program, *START, ONE_LINE)
     if home == "empty":
         assert done.code in {0, 2}, done
     else:
@@ -396,8 +375,7 @@ def test_a_full_temporary_folder_is_one_line(program: Program, tmp_path: Path) -
 
 
 def test_a_current_folder_that_is_gone_is_one_line(program: Program, tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    leave = ["bash", "-c", f'cd {tmp_path}/here && rmdir ../here && exec "$@"', "bash"]
+    leave = ["bash", "-c", f'mkdir {tmp_path}/here && cd {tmp_path}/here && rmdir ../here && exec "$@"', "bash"]
     told(under(leave, program, "start", "x", "--worker-cmd", "true", "-c", "true"), "the current folder is gone", 2)
     assert under(leave, program, "list").code == 0
     told(under(leave, program, "status"), "the current folder is gone", 2)
