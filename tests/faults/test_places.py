@@ -247,6 +247,12 @@ def test_what_can_be_made_again_is(what: str, program: Program) -> None:
 # What the caller gives: permissions, HOME, TMPDIR, streams
 
 
+def once(program: Program, harm: str) -> str:
+    """A worker that does its work, and harm in its first turn."""
+    done = program.home.with_name("harmed")
+    return f"{ONE_LINE}; [ -e {done} ] || {{ touch {done}; {harm}; }}"
+
+
 def bound(program: Program, *arguments: str) -> Done:
     """A run that permissions bind, which root's are not while it may override them (capabilities(7))."""
     prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else ["env"]
@@ -259,14 +265,14 @@ START = ("start", "two lines", "-c", CHECK, "--worker-isolation", "off", "--sand
 
 
 def test_a_file_that_cannot_be_read_is_named_and_no_turn(program: Program) -> None:
-    done = bound(program, *START, f"{ONE_LINE}; echo s > secret; chmod 0 secret")
+    done = bound(program, *START, once(program, "echo s > secret; chmod 0 secret"))
     told(done, "secret")
     (program.cwd / "secret").chmod(0o600)
     assert bound(program, "resume").code == 0
 
 
 def test_a_workspace_that_cannot_be_read_is_named_and_no_turn(program: Program) -> None:
-    done = bound(program, *START, f"{ONE_LINE}; chmod 0 .")
+    done = bound(program, *START, once(program, "chmod 0 ."))
     told(done, str(program.cwd))
     program.cwd.chmod(0o700)
     assert bound(program, "resume").code == 0
@@ -276,7 +282,7 @@ def test_a_workspace_that_cannot_be_read_is_named_and_no_turn(program: Program) 
 @pytest.mark.parametrize("mode", [0o500, 0])
 def test_a_state_folder_that_becomes_read_only_is_named_and_the_goal_goes_on_after(mode: int, program: Program) -> None:
     home = shlex.quote(str(program.home))
-    done = bound(program, *START, f"{ONE_LINE}; chmod {mode:o} {home}/goals/* {home}/goals {home}")
+    done = bound(program, *START, once(program, f"chmod {mode:o} {home}/goals/* {home}/goals {home}"))
     told(done, str(program.home))
     if mode:
         listed = bound(program, "list")
@@ -330,7 +336,9 @@ def under(prefix: Sequence[str], program: Program, *arguments: str) -> Done:
 
 @pytest.mark.parametrize("home", ["missing", "a file", "empty"])
 def test_no_place_for_the_state_is_one_line(home: str, program: Program) -> None:
-    value = {"missing": "/nonexistent", "a file": "/etc/passwd", "empty": ""}[home]
+    closed = program.home.with_name("closed")
+    closed.mkdir(mode=0o500)
+    value = {"missing": str(closed / "nowhere"), "a file": "/etc/passwd", "empty": ""}[home]
     program.environment |= {"HOME": value, "GOALRUN_HOME": ""}
     done = bound(program, *START, ONE_LINE)
     if home == "empty":
@@ -339,7 +347,7 @@ def test_no_place_for_the_state_is_one_line(home: str, program: Program) -> None
         told(done, "the state folder", code=2)
 
 
-@pytest.mark.parametrize("folder", ["/nonexistent", "/proc"])
+@pytest.mark.parametrize("folder", ["/dev/null/nowhere", "/proc"])
 def test_no_temporary_folder_is_one_line_or_none_is_needed(folder: str, program: Program) -> None:
     program.environment["TMPDIR"] = folder
     done = program.start(worker=ONE_LINE, check=CHECK)
