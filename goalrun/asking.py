@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from goalrun.core.events import AgentFailed, Event, QuotaOver, QuotaWait
 from goalrun.core.model import GoalState
 from goalrun.core.ports import AgentFailure, Clock
-from goalrun.errors import EnvironmentFailure
+from goalrun.errors import EnvironmentFailure, of_the_system
 
 BACK_OFF_SECONDS = (1.0, 4.0)
 """Waits between the attempts at something that the machine, not the worker, failed at."""
@@ -132,6 +132,7 @@ class Asking(NamedTuple):
         self.note(QuotaOver())
 
 
-def explained(failure: EnvironmentFailure) -> str:
+def explained(problem: EnvironmentFailure | OSError) -> str:
     """A failure and what to do about it, in one line."""
+    failure = of_the_system(problem) if isinstance(problem, OSError) else problem
     return f"{failure}; {failure.hint}" if failure.hint else str(failure)

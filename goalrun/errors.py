@@ -56,6 +56,14 @@ class EnvironmentFailure(GoalrunError):
     """The machine failed. It is never a verdict and does not use up a turn."""
 
 
+def of_the_system(failure: OSError) -> EnvironmentFailure:
+    """What the operating system refused, as a failure of the machine."""
+    place = f": {failure.filename}" if isinstance(failure.filename, str) else ""
+    return EnvironmentFailure(
+        f"{failure.strerror or failure}{place}", hint="make room, or mend the disk or its permissions, then try again"
+    )
+
+
 class GitFailed(EnvironmentFailure):
     """A git command that has to work did not."""
 

@@ -95,7 +95,7 @@ class GoalLoop:
             self._interrupted(asked)
         except QuotaStop as limit:
             self._note(GoalStopped(state=State.RATE_LIMITED, detail=explained(limit)))
-        except EnvironmentFailure as failure:
+        except (EnvironmentFailure, OSError) as failure:
             self._note(GoalStopped(state=State.ERROR, detail=explained(failure)))
         return self.state
 

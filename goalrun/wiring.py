@@ -5,7 +5,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,20 +20,20 @@ from goalrun.adapters.deps import load as load_deps
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
-from goalrun.adapters.journal import SqliteJournal, replay
+from goalrun.adapters.journal import SqliteJournal, replay, salvage
 from goalrun.adapters.judge import AgentJudge
 from goalrun.adapters.lock import RunLock, WorkspaceLock, held, only_runner
 from goalrun.adapters.prepare import Preparation, shelf_of
 from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.sandbox import ProcessSandbox, choose
-from goalrun.adapters.store import GitStore, find_workspace
+from goalrun.adapters.store import EMPTY_TREE, GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, RUN_LOCK, WAITING
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
 from goalrun.core.events import GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
-from goalrun.core.model import GoalState, State
+from goalrun.core.model import GoalState, Snapshot, State
 from goalrun.core.ports import Reporter
 from goalrun.core.protection import Protection
 from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
@@ -119,7 +119,8 @@ def create_goal(
             journal.close()
             session.home.appear(goal)
     except BaseException:
-        remove_tree(folder)
+        with suppress(EnvironmentFailure):
+            remove_tree(folder)
         raise
     return goal
 
@@ -191,7 +192,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         _furnish(session, folder, state, how.tell, control.check)
         ports = _ports(session, folder, state, journal, control, how.reporter, clock)
         return GoalLoop(state, ports).run()
-    except EnvironmentFailure as failure:
+    except (EnvironmentFailure, OSError) as failure:
         # Before the loop, which records its own failures, could begin.
         return journal.append(GoalStopped(state=State.ERROR, detail=explained(failure)), state)[1]
     except Interrupted as asked:
@@ -201,7 +202,8 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
         ended = State.STOPPED if asked.verb == "stop" else State.PAUSED
         return journal.append(GoalStopped(state=ended, detail=str(asked)), state)[1]
     finally:
-        (folder / WAITING).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / WAITING).unlink(missing_ok=True)
         lock.release()
         journal.close()
 
@@ -246,7 +248,12 @@ def _furnish(
     """Make what a goal needs before its first turn, and clear what a killed run left half done."""
     remove_tree(folder / "verify")
     store = open_store(folder, state.spec)
-    store.create()
+    if state.base is None:
+        store.create()
+    else:
+        last = state.last_snapshot or state.base
+        store.require(state.base, last)
+        _require_files(Path(state.spec.workspace), last)
     furnish_checks(
         session,
         folder,
@@ -255,6 +262,15 @@ def _furnish(
         tell,
         poll,
     )
+
+
+def _require_files(workspace: Path, last: Snapshot) -> None:
+    """Refuse an empty folder in the place of a workspace that had files: it may not be mounted."""
+    if last.tree != EMPTY_TREE and not any(workspace.iterdir()):
+        raise EnvironmentFailure(
+            f"the workspace {workspace} is empty, and its last snapshot is not",
+            hint="mount it or bring it back, then goalrun resume; goalrun restore --turn N (0: the base) fills it",
+        )
 
 
 def furnish_checks(
@@ -392,6 +408,13 @@ def holding(session: Session, goal: str, workspace: Path) -> Iterator[None]:
             yield
         finally:
             lock.release()
+
+
+def salvage_goal(session: Session, goal: str) -> str:
+    """Go back to the good records of a goal's journal; see ``journal.salvage``."""
+    folder = session.home.folder(goal)
+    with only_runner(folder):
+        return salvage(folder / JOURNAL, SystemClock(lambda: None))
 
 
 def end_idle_goal(session: Session, goal: str, state: State, detail: str) -> GoalState | None:

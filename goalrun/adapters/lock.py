@@ -179,7 +179,7 @@ class WorkspaceLock:
     def release(self) -> None:
         """Let the workspace go. Releasing twice is harmless."""
         if self._mine is not None:
-            with self._guard():
+            with suppress(OSError, Timeout), self._guard():
                 _remove(self._mine)
             self._mine = None
         if self._lock is not None:
@@ -309,8 +309,10 @@ def _describe(filed: Filed) -> str:
 
 
 def _remove(filed: Filed) -> None:
-    filed.record.unlink(missing_ok=True)
-    filed.lock.unlink(missing_ok=True)
+    # One that cannot be removed is a dead owner's once this process has ended.
+    with suppress(OSError):
+        filed.record.unlink(missing_ok=True)
+        filed.lock.unlink(missing_ok=True)
 
 
 class RunLock:
@@ -353,7 +355,8 @@ class RunLock:
 
     def release(self) -> None:
         """Let somebody else become the runner."""
-        self._owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._owner.unlink(missing_ok=True)
         if self._claim is not None and self._folder.exists():
             self._claim.release()
         self._claim = None

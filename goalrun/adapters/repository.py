@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
+from goalrun.adapters.files import identity_of, require_same
 
 BASE_REF = "refs/goalrun/base"
 GITLINK = "160000"
@@ -41,6 +42,11 @@ class Repository:
         self._folder = folder
         self._workspace = workspace
         self._index = folder / "index"
+        self._known = identity_of(workspace)
+
+    def require_workspace(self) -> None:
+        """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
+        require_same(self._workspace, self._known)
 
     def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""

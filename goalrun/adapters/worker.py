@@ -21,7 +21,7 @@ from goalrun.adapters.agents.call import (
 )
 from goalrun.adapters.agents.said import read_output
 from goalrun.adapters.clock import utc_now
-from goalrun.adapters.files import private_folder
+from goalrun.adapters.files import identity_of, private_folder, require_same
 from goalrun.adapters.identity import GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
@@ -57,9 +57,11 @@ class AgentWorker:
         self._hidden = hidden
         self._means = means
         self._start = Path(spec.workspace) / spec.subfolder
+        self._known = identity_of(Path(spec.workspace))
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         """Run one turn; see ``core.ports.Worker``."""
+        require_same(Path(self._spec.workspace), self._known)
         if not self._start.is_dir():
             raise EnvironmentFailure(f"the folder that the worker starts in is gone: {self._start}")
         require_program(self._agent, self._agent.command, self._means.environment.get("PATH"))

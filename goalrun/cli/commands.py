@@ -199,6 +199,9 @@ def resume(
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
     allow_unknown_spend: AllowUnknownSpend = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Go on from the last good record of a damaged journal, which is kept.")
+    ] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -213,11 +216,11 @@ def resume(
         "allow_unknown_spend": "1" if allow_unknown_spend else None,
     }  # fmt: skip
     given = {key: value for key, value in changes.items() if value is not None}
-    if every and (goal or hint or given or no_wait):
-        raise SpecError("--all takes no goal, hint, limit or --no-wait", hint="goalrun resume --all")
+    if every and (goal or hint or given or no_wait or salvage):
+        raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
     if every:
         return running.resume_all(as_json=as_json)
-    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage)
     return running.resume(goal, given, how)
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 from goalrun.core.evidence import count, one_line
+from goalrun.errors import EnvironmentFailure
 
 COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
 GOOD, BUSY = {"achieved", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
@@ -28,14 +30,26 @@ def painted(word: str, stream: IO[str]) -> str:
 
 
 def out(text: str) -> None:
-    """One line of result."""
-    sys.stdout.write(text + "\n")
+    """One line of result.
+
+    Raises:
+        EnvironmentFailure: it cannot be written; a reader who has had enough (`goalrun list | head`) is no failure.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as failure:
+        why = f"cannot write to standard output: {failure.strerror}"
+        raise EnvironmentFailure(why, hint="goalrun status shows it again") from failure
 
 
 def note(text: str) -> None:
     """One line of progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    # That nobody can read it ends no goal.
+    with suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def print_json(value: object) -> None:

@@ -29,6 +29,7 @@ from goalrun.wiring import (
     require_outside,
     require_workspace,
     run_goal,
+    salvage_goal,
     start_detached,
     workspace_here,
 )
@@ -65,6 +66,7 @@ class How(NamedTuple):
     detach: bool
     as_json: bool
     one_turn: bool = False
+    salvage: bool = False
 
 
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
@@ -171,6 +173,8 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     """Go on with a goal."""
     session = open_session()
     goal = find(session.home, name)
+    if how.salvage:
+        note(f"{goal}: {salvage_goal(session, goal) or 'the journal is sound: nothing to salvage'}")
     return _go(session, goal, _resumable(session, goal, changes), how)
 
 

@@ -46,6 +46,7 @@ def many_goals(home: Home, workspace: Path, count: int, begin: datetime = BEGIN)
     """So many goals of a workspace that have ended, a minute apart: one, and copies of it."""
     home.prepare()
     first = home.new_goal(begin, workspace)
+    home.appear(first)
     spec = GoalSpec(
         id=first,
         objective="make tests pass",
