@@ -234,7 +234,8 @@ class Calls:
         except AgentFailure as failure:
             report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
             if failure.kind != "failed":
-                self.halt(failure)
+                # What it spent is in this call's record.
+                self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
         result = _result(call, report)
         after = call.files.snapshot().tree if call.writes else ""
         result = Result(**{**dict(result), "before": before, "after": after})
