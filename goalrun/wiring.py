@@ -4,7 +4,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -33,12 +34,13 @@ from goalrun.adapters.slots import Slots
 from goalrun.adapters.store import EMPTY_TREE, GitStore, find_workspace
 from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, RUN_LOCK, WAITING
+from goalrun.adapters.wire import listen
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
 from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
-from goalrun.core.model import GoalState, Snapshot, State
-from goalrun.core.ports import Reporter, Worker
+from goalrun.core.model import GoalState, Snapshot, State, VerificationReport
+from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError
@@ -381,7 +383,18 @@ def _workers(
         there = GoalSpec(**{**dict(spec), "workspace": folder})
         return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
 
+    def verify(snapshot: Snapshot, commands: Sequence[str], label: str, on_process: OnProcess) -> VerificationReport:
+        asked = GoalSpec(**{**dict(spec), "flow": None, "checks": tuple(commands), "hidden_checks": ()})
+        there = open_store(own, asked)
+        # As the files are: what the flow's other steps made of protected ones is meant.
+        there.base = snapshot.commit
+        with one_at_a_time:
+            return open_verifier(session, own, asked, there, means.poll).verify(snapshot, label, on_process)
+
+    one_at_a_time = threading.Lock()
     ports = FlowPorts(
+        listen=listen,
+        verify=verify,
         hire=hire,
         slots=Slots(session.home.path, spec.flow.slots),
         desk=StoreDesk(store, Path(spec.workspace), spec.subfolder),

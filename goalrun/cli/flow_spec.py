@@ -1,6 +1,7 @@
 """From a flow's file to a worker, frozen by value: its arguments, and everyone whom its steps name."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -43,9 +44,20 @@ def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Sess
         # A goal's objective is what its flow is about.
         given = {**given, first: objective}
     found = {name: _agent(name, flow, settings, session) for name in sorted(set(_names(flow, flow.flows)))}
+    if any(step.kind == "python" for each in _flows(flow) for step in each.steps):
+        # Whom a function will ask is known when it does.
+        for name in sorted({NOBODY, *flow.agents, *agents(settings)} - found.keys()):
+            with suppress(SpecError):
+                found[name] = _agent(name, flow, settings, session)
     return FlowUse(
         flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
     )
+
+
+def _flows(flow: Flow) -> Iterator[Flow]:
+    yield flow
+    for inner in flow.flows.values():
+        yield from _flows(inner)
 
 
 def _names(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[str]:
@@ -65,8 +77,6 @@ def _names_of(step: Step) -> Iterator[str]:
             yield member.agent or step.agent or NOBODY
     if step.lead is not None:
         yield step.lead
-    if step.kind == "python":
-        yield NOBODY
 
 
 def _agent(name: str, flow: Flow, settings: Settings, session: Session) -> AgentSpec:

@@ -176,6 +176,16 @@ class StepSettled(Value):
     step: StepRecord
 
 
+class FlowTold(Value):
+    """A worker in Python says something: a phase that begins, or a line for the log."""
+
+    kind: Literal["flow_told"] = "flow_told"
+    turn: int
+    path: str
+    what: Literal["phase", "log"]
+    text: str
+
+
 class Answered(Value):
     """A person's answer to what a step asks."""
 
@@ -252,6 +262,7 @@ Event = (
     | CallStarted
     | CallFinished
     | StepSettled
+    | FlowTold
     | Answered
     | WorkerEnded
     | WorkerFinished

@@ -12,6 +12,7 @@ from goalrun.core.events import (
     CallFinished,
     CallStarted,
     Event,
+    FlowTold,
     GoalCreated,
     GoalStopped,
     JudgementFinished,
@@ -123,6 +124,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             return _with(asked, status=event.state, detail=event.detail)
         case CallStarted() | CallFinished() | StepSettled() | Answered():
             return _flow_went_on(state, event)
+        case FlowTold():
+            return state
         case GoalCreated():
             raise ValueError("a goal is created once")
         case _:

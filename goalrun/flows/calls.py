@@ -236,11 +236,16 @@ class Calls:
             if failure.kind != "failed":
                 # What it spent is in this call's record.
                 self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
+        except Interrupted as asked:
+            # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
+            self.ports.poll()
+            report = WorkerReport(outcome="failed", reason=str(asked), usage=None)
         result = _result(call, report)
         after = call.files.snapshot().tree if call.writes else ""
-        result = Result(**{**dict(result), "before": before, "after": after})
-        kept, digest = self._put(place, result)
         usage = NOTHING_SPENT if call.command else report.usage
+        cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
+        result = Result(**{**dict(result), "before": before, "after": after, **cost})
+        kept, digest = self._put(place, result)
         record = CallRecord(
             status=result.status,
             reason=result.reason,

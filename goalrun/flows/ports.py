@@ -1,16 +1,23 @@
 """What a flow needs of the world, as protocols."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from goalrun.core.flow.model import Result
-from goalrun.core.model import Snapshot
-from goalrun.core.ports import Clock, Worker
+from goalrun.core.model import Snapshot, VerificationReport
+from goalrun.core.ports import Clock, OnProcess, Worker
 from goalrun.core.spec import AgentSpec
+from goalrun.core.value import JsonObject
 
 Poll = Callable[[], None]
 """Raises ``Interrupted`` when something has to end."""
+Heard = Callable[[JsonObject, Callable[[JsonObject], None], int], None]
+"""Called with a message of a child process, what answers it, and its size in bytes."""
+Listen = Callable[[Heard], AbstractContextManager[Mapping[str, str]]]
+"""Listens to one child process; gives the variables by which that finds the way."""
+Verify = Callable[[Snapshot, Sequence[str], str, OnProcess], VerificationReport]
+"""Runs commands where checks run, on a snapshot; the label names what is kept of it."""
 
 
 class Files(Protocol):
@@ -70,6 +77,8 @@ class FlowPorts(NamedTuple):
             be had.
         poll: raises ``Interrupted`` when the goal is asked to pause or stop.
         slots: one of so many on this machine, held while an agent runs.
+        listen: for what a worker in Python asks.
+        verify: what is asked of the files as they are.
     """
 
     hire: "Hire"
@@ -78,6 +87,8 @@ class FlowPorts(NamedTuple):
     shelf: Shelf
     clock: Clock
     poll: Poll
+    listen: Listen
+    verify: Verify
 
 
 class Hire(Protocol):

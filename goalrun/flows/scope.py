@@ -71,7 +71,7 @@ class Scope(NamedTuple):
             return None
         values: dict[str, Callable[[], Json]] = {
             "output": lambda: result.text if result.ok else None,
-            "json": lambda: field(_json(result), rest[2:]) if result.ok else None,
+            "json": lambda: field(json_of(result), rest[2:]) if result.ok else None,
             "diff": lambda: self.files.diff(result.before, result.after) if result.before != result.after else "",
             "status": lambda: result.status,
             "reason": lambda: result.reason,
@@ -96,7 +96,8 @@ class Scope(NamedTuple):
         }
 
 
-def _json(result: Result) -> Json:
+def json_of(result: Result) -> Json:
+    """The JSON that a result holds, or that is in its text; null where there is none."""
     if result.json_ is not None:
         return result.json_
     try:

@@ -1,6 +1,6 @@
 """One step: its kind, its items, its attempts, its gate and what its answer has to be."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ class Doing(NamedTuple):
         path: the step's, with the item where there are several.
         item: what the step's ``as`` stands for.
         poll: ends it, by raising, for a reason of its own.
+        literal: its texts are as they are meant, whatever braces they hold.
     """
 
     scope: Scope
@@ -37,19 +38,27 @@ class Doing(NamedTuple):
     path: str
     item: Json = None
     poll: Callable[[], None] = lambda: None
+    literal: bool = False
 
     def filled(self, text: str) -> str:
         """A text of the step with its placeholders replaced."""
-        return self.scope.filled(self.step, text, self.item)
+        return text if self.literal else self.scope.filled(self.step, text, self.item)
 
 
 class Steps:
-    """Does steps. ``run_flow`` does a whole flow: what a sub-flow needs."""
+    """Does steps. ``run_flow`` does a whole flow, and ``run_function`` one in Python."""
 
-    def __init__(self, calls: Calls, agents: Mapping[str, AgentSpec], run_flow: Callable[[Doing], Made]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        agents: Mapping[str, AgentSpec],
+        run_flow: Callable[[Doing], Made],
+        run_function: Callable[[Doing], Made],
+    ) -> None:
         self.calls = calls
         self.agents = agents
         self._run_flow = run_flow
+        self._run_function = run_function
 
     def do(self, scope: Scope, step: Step) -> Result:
         """What becomes of a step whose turn it is; recorded."""
@@ -83,6 +92,10 @@ class Steps:
 
     def _settled(self, doing: Doing) -> Made:
         self.calls.check()
+        return self.settled(doing)
+
+    def settled(self, doing: Doing) -> Made:
+        """What becomes of one item, or of one call; recorded."""
         made = self._one(doing)
         self.calls.settle(doing.path, made.result, made.why)
         return made
@@ -91,12 +104,14 @@ class Steps:
         """One item, with its retries."""
         retry = doing.step.retry
         attempts, seconds, why, complaint = 0, 0.0, "", ""
+        costs: list[float | None] = []
         while True:
             made = self._attempt(doing, complaint)
+            costs.append(made.result.usd)
             attempts += made.result.attempts
             seconds += made.result.seconds
             why = why or made.why
-            result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds})
+            result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
             if result.status != "failed" or attempts > retry.max or not doing.step.cache:
                 return Made(result, why)
             complaint = result.reason
@@ -108,7 +123,8 @@ class Steps:
             "prompt": lambda: self._prompted(doing, complaint),
             "run": lambda: self.calls.make(self.command(doing, step.run or ())),
             "flow": lambda: self._run_flow(doing),
-            "ask": lambda: Made(self._asked(doing)),
+            "python": lambda: self._run_function(doing),
+            "ask": lambda: Made(self.asked(doing)),
         }
         made = kinds[step.kind]()
         return Made(judged(step, made.result), made.why) if made.result.ok else made
@@ -161,7 +177,7 @@ class Steps:
         ]
         return tree_after(doing.scope.tree, needs)
 
-    def _asked(self, doing: Doing) -> Result:
+    def asked(self, doing: Doing) -> Result:
         """A person's answer."""
         question = doing.filled(doing.step.ask or "").strip() or "Approve to continue?"
         key = call_key("ask", doing.path, question, None, "")
@@ -177,13 +193,20 @@ class Steps:
         return Result(status="done", text="(approve)" if word in YES else told.strip(), attempts=1)
 
 
+def total(parts: Iterable[float | None]) -> float | None:
+    """What some parts cost together; None where one is unknown."""
+    every = list(parts)
+    known = [part for part in every if part is not None]
+    return sum(known) if len(known) == len(every) else None
+
+
 def judged(step: Step, result: Result) -> Result:
     """A result that is done, held against what the step says of its answer."""
     if step.expect is not None:
         found, why = answer(step.expect, result.text)
         if why:
             return Result(**{**dict(result), "status": "failed", "reason": why})
-        result = Result(**{**dict(result), "json": found})
+        result = Result(**{**dict(result), "json_": found})
     if step.gate:
         verdict = read_verdict(result.text, step.on_unclear)
         if not verdict.go_on:

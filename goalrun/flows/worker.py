@@ -9,9 +9,10 @@ from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
 from goalrun.flows.ports import FlowPorts
+from goalrun.flows.python import FunctionRun
 from goalrun.flows.run import FlowRun
 from goalrun.flows.scope import Scope
-from goalrun.flows.steps import Doing, Steps
+from goalrun.flows.steps import Doing, Steps, total
 
 
 class FlowWorker:
@@ -26,7 +27,12 @@ class FlowWorker:
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
         calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
-        steps = Steps(calls, self._use.agents, lambda doing: _sub_flow(doing, steps))
+        steps = Steps(
+            calls,
+            self._use.agents,
+            lambda doing: _sub_flow(doing, steps),
+            lambda doing: FunctionRun(doing, steps).run(),
+        )
         scope = Scope(
             flow=self._use.flow,
             args=self._use.args,
@@ -53,7 +59,8 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     """A flow as a step of another one."""
     scope, step = doing.scope, doing.step
     flow = scope.flows[step.flow or ""]
-    given = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
+    deep = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
+    given = step.with_ if doing.literal else deep
     inner = Scope(
         flow=flow,
         args=complete(given, flow.args),
@@ -73,6 +80,7 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
                 "attempts": sum(part.attempts for part in parts),
                 "cached": bool(parts) and all(part.cached for part in parts),
                 "seconds": sum(part.seconds for part in parts),
+                "usd": total(part.usd for part in parts),
                 "members": parts,
             }
         )

@@ -33,7 +33,7 @@ NO_STATE = "\N{EN DASH}"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^<!-- test: run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-COMMAND = re.compile(r"\bgoalrun ([a-z][a-z-]*)([^\n`]*)")
+COMMAND = re.compile(r"(?<!from )\bgoalrun ([a-z][a-z-]*)([^\n`]*)")
 
 
 @cache

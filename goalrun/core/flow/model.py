@@ -160,6 +160,7 @@ class Flow(Value):
         agents: names that its steps use, as a configuration's ``[agents.NAME]``, or ``use`` and ``model``.
         flows: flows that its steps use, by name.
         source: the file that it came from; "" for one made by a program.
+        code: what the Python files of its steps say, by name.
     """
 
     name: Text
@@ -171,6 +172,7 @@ class Flow(Value):
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
     flows: Mapping[str, "Flow"] = {}
     source: str = ""
+    code: Mapping[str, str] = {}
 
     def step(self, name: str) -> Step:
         """A step by its id."""
@@ -188,6 +190,8 @@ class Result(Value):
         after: the tree that it left.
         attempts: how often it was tried; 0 where nothing ran.
         cached: taken from an earlier run.
+        usd: what it cost; None is unknown.
+        tokens: what it used; None is unknown.
         by: who blocked it: a gate, a person, a budget, or the worker itself.
         winner: which member's files were taken.
         members: what became of each item, or of each member.
@@ -201,6 +205,8 @@ class Result(Value):
     seconds: float = 0.0
     attempts: int = 0
     cached: bool = False
+    usd: float | None = None
+    tokens: int | None = None
     agent: str = ""
     model: str = ""
     before: str = ""
