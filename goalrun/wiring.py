@@ -1,16 +1,18 @@
 """The composition root: which adapters a goal gets. The only place that picks classes."""
 
+import hashlib
 import os
 import secrets
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters import crates, git, identity
+from goalrun.adapters import crates, git, identity, tools
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
@@ -37,12 +39,14 @@ from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
 from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
-from goalrun.core.model import GoalState, State
-from goalrun.core.ports import Reporter, Worker
+from goalrun.core.flow.model import Step
+from goalrun.core.model import GoalState, Snapshot, State, VerificationReport
+from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
-from goalrun.flows.ports import FlowPorts
+from goalrun.flows.ports import FlowPorts, Verify
+from goalrun.flows.proof import asked_of
 from goalrun.flows.worker import FlowWorker
 from goalrun.loop import GoalLoop, Ports
 
@@ -243,6 +247,9 @@ def _furnish(
     remove_tree(folder / "verify")
     store = open_store(folder, state.spec)
     store.create()
+    if state.spec.flow is not None:
+        # Before any step runs: what checks of a later one find by name.
+        tools.note(folder, state.spec.verification.path, Path(state.spec.workspace))
     furnish_checks(
         session,
         folder,
@@ -276,7 +283,7 @@ def furnish_checks(
         Interrupted: the goal was asked to pause or stop.
     """
     workspace, asked = Path(spec.workspace), spec.verification
-    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks)
+    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks or spec.flow)
     try:
         freeze(folder, workspace, asked.deps, tell, poll)
         crates.freeze(folder, workspace, spec.subfolder, session.environment)
@@ -349,8 +356,15 @@ def _workers(
         there = GoalSpec(**{**dict(spec), "workspace": folder})
         return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
 
+    def missing(agent: AgentSpec) -> str:
+        path = means.environment.get("PATH")
+        there = any(shutil.which(each.command[0], path=path) is not None for each in agent.chain)
+        return "" if there else f"{agent.command[0]} is not on PATH"
+
     ports = FlowPorts(
         hire=hire,
+        missing=missing,
+        verify=_step_verifier(session, own, spec, means.poll),
         slots=Slots(session.home.path, spec.flow.slots),
         desk=StoreDesk(store, Path(spec.workspace), spec.subfolder),
         shelf=FileShelf(own),
@@ -360,8 +374,45 @@ def _workers(
     return [FlowWorker(spec.flow, ports)]
 
 
+def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Callable[[], None]) -> Verify:
+    """What runs the checks of a flow's steps, as those of a goal; their floor is taken once in each run."""
+    floors: dict[str, str] = {}
+    lock = threading.Lock()
+
+    def verify(
+        state: GoalState, step: Step, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Callable[[], None]
+    ) -> VerificationReport:
+        def both() -> None:
+            of_goal()
+            poll()
+
+        if state.base is None:
+            raise AssertionError("a step is checked before there is a base")
+        spec = asked_of(goal, step)
+        # What a score reads is protected like what a check reads.
+        scored = GoalSpec(**{**dict(spec), "checks": (*spec.checks, *filter(None, [step.score]))})
+        store = open_store(folder, scored)
+        store.base = state.base.commit
+        name = hashlib.sha256(repr((spec.checks, spec.verification)).encode()).hexdigest()[:12] if step.check else ""
+        floor = state.base_verification.floor if state.base_verification is not None and not name else ""
+        with lock:
+            if name and name not in floors and spec.verification.baseline:
+                first = open_verifier(session, folder, spec, store, both, name=name)
+                floors[name] = first.verify_base(state.base, on_process).floor
+        found = open_verifier(session, folder, spec, store, both, floors.get(name, floor), name)
+        return found.verify(snapshot, label, on_process)
+
+    return verify
+
+
 def open_verifier(
-    session: Session, folder: Path, spec: GoalSpec, store: GitStore, poll: Callable[[], None], floor: str = ""
+    session: Session,
+    folder: Path,
+    spec: GoalSpec,
+    store: GitStore,
+    poll: Callable[[], None],
+    floor: str = "",
+    name: str = "",
 ) -> WorktreeVerifier:
     """What runs the checks of a goal, at the level that it asks for; ``floor`` as the journal has it.
 
@@ -377,7 +428,7 @@ def open_verifier(
         sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
-    return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor)
+    return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor, name)
 
 
 def open_store(folder: Path, spec: GoalSpec) -> GitStore:

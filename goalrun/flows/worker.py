@@ -8,6 +8,7 @@ from goalrun.core.model import GoalState, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
+from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
 from goalrun.flows.run import FlowRun
 from goalrun.flows.scope import Scope
@@ -26,7 +27,7 @@ class FlowWorker:
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
         calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
-        steps = Steps(calls, self._use.agents, lambda doing: _sub_flow(doing, steps))
+        steps = Steps(calls, self._use.agents, lambda doing: _sub_flow(doing, steps), run_group)
         scope = Scope(
             flow=self._use.flow,
             args=self._use.args,

@@ -85,7 +85,8 @@ class Step(_Keyed):
             its own, for the one whose checks pass, or are put together by ``lead`` (``synthesize``).
         setup: run in a member's new worktree first.
         score: a command that prints a number; more is better, after the checks.
-        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside.
+        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside;
+            ``lead`` has the lead of ``synthesize`` put the members' changes together there.
         join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
@@ -119,7 +120,7 @@ class Step(_Keyed):
     protect: Names = ()
     may_change: Names = ()
     setup: Text | None = None
-    apply: Literal["tree", "none"] = "tree"
+    apply: Literal["tree", "none", "lead"] = "tree"
     workspace: Literal["shared", "worktree"] = "shared"
     needs: Names = ()
     when: str = ""

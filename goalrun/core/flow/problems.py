@@ -18,7 +18,7 @@ from goalrun.errors import GoalrunError, SpecError
 
 STEP_FIELDS = ("output", "json", "diff", "status", "reason")
 """What ``{steps.ID.…}`` can be about; below ``json`` come its fields."""
-GOAL_FIELDS = ("objective", "turn", "feedback", "hints")
+GOAL_FIELDS = ("objective", "turn", "feedback", "hints", "prompt")
 MOST_NAMES = 12
 MOST_CYCLES = 20
 FlowFinder = Callable[[str], Flow | None]
