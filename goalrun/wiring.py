@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters import crates, git, identity, tools
+from goalrun.adapters import clones, crates, git, identity, tools
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
@@ -44,7 +45,7 @@ from goalrun.core.model import GoalState, Snapshot, State, VerificationReport
 from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
-from goalrun.errors import EnvironmentFailure, Interrupted, SpecError, WorkspaceBusy
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted, SpecError, WorkspaceBusy
 from goalrun.flows.ports import FlowPorts, Verify
 from goalrun.flows.proof import asked_of
 from goalrun.flows.worker import FlowWorker
@@ -166,7 +167,50 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
             control.ask("step")
         state = replay(folder / JOURNAL)
         with control.signals():
-            return _hold_and_run(session, folder, state, control, how)
+            state = _hold_and_run(session, folder, state, control, how)
+        if state.spec.origin:
+            how.tell(hand_over(folder, state))
+        return state
+
+
+def clone_for(session: Session, goal: str, repository: Path) -> Path:
+    """A clone of the user's repository, for one goal to work in.
+
+    Raises:
+        EnvironmentFailure: it cannot be made.
+    """
+    top = clones.clones_of(session.home.path) / goal / repository.name
+    with tempfile.TemporaryDirectory(dir=session.home.folder(goal)) as scratch:
+        # Its base is taken as the goal's is, and nothing is protected from being copied.
+        store = GitStore(
+            Path(scratch), repository, lambda files: Protection(spec=VerificationSpec(), checks=(), base_files=files)
+        )
+        clones.clone(repository, store, top)
+    return top
+
+
+def hand_over(folder: Path, state: GoalState) -> str:
+    """What becomes of a goal's clone: its result as a branch in the user's repository, else kept; in one line.
+
+    Raises:
+        GitFailed: the branch could not be made; the clone is kept, and this can be done again.
+    """
+    spec = state.spec
+    if state.status is not State.ACHIEVED:
+        return f"the worktree is kept: {spec.workspace}"
+    if not state.turns:
+        told = "there is nothing to deliver, so no branch was made"
+    else:
+        branch = f"goalrun/{spec.id}"
+        tree = state.turns[-1].outcome.snapshot.tree
+        try:
+            clones.deliver(open_store(folder, spec), tree, Path(spec.origin), spec.origin_head, branch)
+        except GitFailed as failure:
+            hint = f"the files are in {spec.workspace}; make room for it, then goalrun resume {spec.id}"
+            raise GitFailed(str(failure), hint=hint) from failure
+        told = f"the result is the branch {branch} of {spec.origin}"
+    remove_tree(Path(spec.workspace).parent)
+    return told
 
 
 @contextmanager

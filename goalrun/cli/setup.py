@@ -14,6 +14,8 @@ import typer
 
 from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
+from goalrun.adapters.clones import clones_of
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.lock import kernel_lock
@@ -151,6 +153,7 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
             kept += 1
     for goal in [] if dry_run else gone:
         home.remove(goal)
+        remove_tree(clones_of(home.path) / goal)
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
