@@ -41,12 +41,16 @@ def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Sess
         raise SpecError(
             f"the worker is the flow {flow.name}: several workers beside it mean nothing", hint="give one -w"
         )
+    undecided = next((step.id for step in _steps(flow, flow.flows) if step.undecided), None)
+    if undecided is not None and (asked.alone or not settings.checks):
+        hint = 'check = ["pytest -q"]'
+        raise SpecError(f"step {undecided!r}: members that compete need a check to be told apart", hint=hint)
     given = read_args(asked.words, flow.args) if asked.words or asked.alone else {}
     first = next(iter(flow.args), None)
     if not asked.alone and first is not None and first not in given:
         # A goal's objective is what its flow is about.
         given = {**given, first: objective}
-    found = {name: _agent(name, flow, settings, session) for name in sorted(set(_names(flow, flow.flows)))}
+    found = {name: _agent(name, flow, settings, session) for name in sorted({name for step in _steps(flow, flow.flows) for name in _names_of(step)})}
     return FlowUse(
         flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
     )
@@ -82,13 +86,13 @@ def group_use(settings: Settings, session: Session) -> FlowUse | None:
     return FlowUse(flow=flow, agents=found, slots=settings.max_agents)
 
 
-def _names(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[str]:
-    """Everyone whom the steps of a flow and of its sub-flows name."""
+def _steps(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[Step]:
+    """All steps of a flow and of those that it uses."""
     for step in flow.steps:
-        yield from _names_of(step)
+        yield step
         if step.flow is not None and step.flow in flows:
             below = flows[step.flow]
-            yield from _names(below, {**flows, **below.flows})
+            yield from _steps(below, {**flows, **below.flows})
 
 
 def _names_of(step: Step) -> Iterator[str]:

@@ -134,7 +134,7 @@ class _Group:
                 self._over.set()
                 raise
 
-        with ThreadPoolExecutor(max_workers=max(1, len(numbers))) as pool:
+        with ThreadPoolExecutor(max_workers=min(len(numbers), self._step.concurrency or len(numbers))) as pool:
             return list(pool.map(guarded, numbers))
 
     def _spared(self, number: int) -> _Entry:

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from flows.groups import CHECK, RIGHT, group, put, run, step_of, until
-from support import CHEAT_WORKER, GOOD_WORKER, Program, finish, git, wait_until, write
+from support import CHEAT_WORKER, GOOD_WORKER, Program, finish, git, running, wait_until, write
 from support import CHECK as TESTS
 
 from goalrun.adapters.journal import replay
@@ -179,3 +179,28 @@ def test_what_is_missing_for_several_workers_is_said_in_one_line(program: Progra
         "goalrun: --strategy compete needs several workers",
         "goalrun: command line: strategy: must be 'compete' or 'synthesize'",
     ]
+
+
+def test_competing_without_a_check_is_refused_where_no_goal_has_one(program: Program) -> None:
+    flow = group({"a": RIGHT, "b": "true"}, check=None)
+    done = run(program, flow)
+    assert done.code == 2
+    assert "step 'fix': members that compete need a check" in done.err
+    assert program.goals() == []
+    wrapped = program.run("wrap", "f", "make it right", "-c", CHECK, "--json")
+    assert (wrapped.code, wrapped.json["turns"]) == (0, 1)
+
+
+def test_a_pause_ends_every_member_and_resume_goes_on(program: Program, tmp_path: Path) -> None:
+    begun, go, marker = tmp_path / "begun", tmp_path / "go", "27182.8182"
+    line = f"if [ ! -e {go} ]; then echo x >> {begun}; sleep {marker}; fi; {RIGHT}"
+    put(program, group({"a": line, "b": line}))
+    process = program.spawn("flow", "run", "f", "--json")
+    wait_until(lambda: begun.exists() and len(begun.read_text().split()) == 2, "both work")
+    assert program.run("pause").code == 0
+    assert finish(process).code == 130
+    assert not running(marker)
+    assert not (program.cwd / "result.txt").exists()
+    go.touch()
+    assert program.run("resume", "--json").code == 0
+    assert (program.cwd / "result.txt").exists()

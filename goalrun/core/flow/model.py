@@ -141,6 +141,11 @@ class Step(_Keyed):
         """Which of ``KINDS`` it is; members share the step's prompt."""
         return "member" if self.member else next(kind for kind in KINDS if getattr(self, kind) is not None)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing of its own says which of its members wins."""
+        return bool(self.member) and self.strategy == "compete" and not self.check
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [kind for kind in KINDS if getattr(self, kind) is not None and getattr(self, kind) != ()]
