@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
+from goalrun.adapters.files import identity_of, require_same
 
 BASE_REF = "refs/goalrun/base"
 GITLINK = "160000"
@@ -41,10 +42,15 @@ class Repository:
         self._folder = folder
         self._workspace = workspace
         self._index = folder / "index"
+        self._known = identity_of(workspace)
 
-    def commit(self, tree: str, message: str, parent: str | None) -> str:
+    def require_workspace(self) -> None:
+        """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
+        require_same(self._workspace, self._known)
+
+    def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        arguments = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
+        arguments = ["commit-tree", tree, "-m", message, *(word for parent in parents for word in ("-p", parent))]
         dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
         return self._git(arguments, dates).decode("ascii").strip()
 

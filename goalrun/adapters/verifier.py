@@ -251,6 +251,7 @@ def laid_out(spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner,
             store.materialise(tree, top)
             store.export(tree, top)
         else:
+            store.require_workspace()
             top = workspace
         place = Place(top, *folders)
         runner.furnish(place)

@@ -50,7 +50,10 @@ def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Sess
     if not asked.alone and first is not None and first not in given:
         # A goal's objective is what its flow is about.
         given = {**given, first: objective}
-    found = {name: _agent(name, flow, settings, session) for name in sorted({name for step in _steps(flow, flow.flows) for name in _names_of(step)})}
+    found = {
+        name: _agent(name, flow, settings, session)
+        for name in sorted({name for step in _steps(flow, flow.flows) for name in _names_of(step)})
+    }
     return FlowUse(
         flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
     )

@@ -246,7 +246,8 @@ class Calls:
         except AgentFailure as failure:
             report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
             if failure.kind != "failed":
-                self.halt(failure)
+                # What it spent is in this call's record.
+                self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
         except Cancelled as over:
             self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before))
             raise

@@ -4,7 +4,7 @@ from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
 from goalrun.core.flow.model import Result
-from goalrun.core.model import GoalState, WorkerReport
+from goalrun.core.model import GoalState, Session, Usage, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
@@ -40,6 +40,10 @@ class FlowWorker:
         result = FlowRun(scope, steps, calls).run()
         seconds = self._ports.clock.monotonic() - begun
         return _report(result, calls, seconds, self.name)
+
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        """What became of its calls is in the journal, each by itself."""
+        raise AssertionError(f"a flow, cut in turn {turn}.{attempt}, is asked for what {before} has spent")
 
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """A flow never asks to wait for a command."""

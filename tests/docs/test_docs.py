@@ -22,7 +22,7 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FOREIGN_OPTIONS = {
     *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
     "--verbose",
-    *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked"),
+    *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked", "--user"),
 }
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5

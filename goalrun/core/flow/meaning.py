@@ -30,9 +30,7 @@ _RULES = (
         lambda step: step.strategy != "all" if step.member else step.kind in {"prompt", "run"},
         "prompt, run, or members that compete or are put together",
     ),
-    _Rule(
-        ("setup",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'
-    ),
+    _Rule(("setup",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'),
 )
 
 
