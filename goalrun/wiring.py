@@ -1,17 +1,19 @@
 """The composition root: which adapters a goal gets. The only place that picks classes."""
 
+import hashlib
 import os
 import secrets
 import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters import crates, git, identity
+from goalrun.adapters import clones, crates, git, identity, tools
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.clock import SystemClock, utc_now
@@ -39,12 +41,14 @@ from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
 from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
+from goalrun.core.flow.model import Step
 from goalrun.core.model import GoalState, Snapshot, State, VerificationReport
 from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
-from goalrun.errors import EnvironmentFailure, Interrupted, SpecError
-from goalrun.flows.ports import FlowPorts
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted, SpecError
+from goalrun.flows.ports import FlowPorts, Verify
+from goalrun.flows.proof import asked_of
 from goalrun.flows.worker import FlowWorker
 from goalrun.loop import GoalLoop, Ports
 
@@ -182,7 +186,59 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
         with control.signals("leave" if how.detached else "pause"):
             spec = state.spec
             with hooked(how.reporter, folder, Path(spec.workspace), spec.hooks, session.environment) as reporter:
-                return _hold_and_run(session, folder, state, control, how._replace(reporter=reporter))
+                state = _hold_and_run(session, folder, state, control, how._replace(reporter=reporter))
+        if state.spec.origin:
+            how.tell(hand_over(folder, state))
+        return state
+
+
+def clone_for(session: Session, goal: str, repository: Path) -> Path:
+    """A clone of the user's repository, for one goal to work in.
+
+    Raises:
+        EnvironmentFailure: it cannot be made.
+    """
+    top = clones.clones_of(session.home.path) / goal / repository.name
+    with tempfile.TemporaryDirectory(dir=session.home.unfinished(goal)) as scratch:
+        # Its base is taken as the goal's is, and nothing is protected from being copied.
+        store = GitStore(
+            Path(scratch), repository, lambda files: Protection(spec=VerificationSpec(), checks=(), base_files=files)
+        )
+        clones.clone(repository, store, top)
+    return top
+
+
+def hand_over(folder: Path, state: GoalState) -> str:
+    """What becomes of a goal's clone: its result as a branch in the user's repository, else kept; in one line.
+
+    Raises:
+        GitFailed: the branch could not be made; the clone is kept, and this can be done again.
+    """
+    spec = state.spec
+    if state.status is not State.ACHIEVED:
+        return f"the worktree is kept: {spec.workspace}"
+    if not state.turns:
+        told = "there is nothing to deliver, so no branch was made"
+    else:
+        branch = f"goalrun/{spec.id}"
+        tree = state.turns[-1].outcome.snapshot.tree
+        try:
+            clones.deliver(open_store(folder, spec), tree, Path(spec.origin), spec.origin_head, branch)
+        except GitFailed as failure:
+            hint = f"the files are in {spec.workspace}; make room for it, then goalrun resume {spec.id}"
+            raise GitFailed(str(failure), hint=hint) from failure
+        told = f"the result is the branch {branch} of {spec.origin}"
+    remove_tree(Path(spec.workspace).parent)
+    return told
+
+
+def hand_over_again(session: Session, goal: str) -> str:
+    """The same for a goal that was achieved, and whose result did not reach the user; "" where that is not so."""
+    folder = session.home.folder(goal)
+    with only_runner(folder):
+        state = replay(folder / JOURNAL)
+        left = state.status is State.ACHIEVED and state.spec.origin and Path(state.spec.workspace).exists()
+        return hand_over(folder, state) if left else ""
 
 
 def _hold_and_run(session: Session, folder: Path, state: GoalState, control: FileControl, how: Running) -> GoalState:
@@ -268,6 +324,9 @@ def _furnish(
         last = state.last_snapshot or state.base
         store.require(state.base, last)
         _require_files(Path(state.spec.workspace), last)
+    if state.spec.flow is not None:
+        # Before any step runs: what checks of a later one find by name.
+        tools.note(folder, state.spec.verification.path, Path(state.spec.workspace))
     furnish_checks(
         session,
         folder,
@@ -310,7 +369,7 @@ def furnish_checks(
         Interrupted: the goal was asked to pause or stop.
     """
     workspace, asked = Path(spec.workspace), spec.verification
-    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks)
+    wanted = asked.prepare is not None and bool(spec.checks or spec.hidden_checks or spec.flow)
     try:
         freeze(folder, workspace, asked.deps, tell, poll)
         crates.freeze(folder, workspace, spec.subfolder, session.environment)
@@ -383,19 +442,16 @@ def _workers(
         there = GoalSpec(**{**dict(spec), "workspace": folder})
         return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
 
-    def verify(snapshot: Snapshot, commands: Sequence[str], label: str, on_process: OnProcess) -> VerificationReport:
-        asked = GoalSpec(**{**dict(spec), "flow": None, "checks": tuple(commands), "hidden_checks": ()})
-        there = open_store(own, asked)
-        # As the files are: what the flow's other steps made of protected ones is meant.
-        there.base = snapshot.commit
-        with one_at_a_time:
-            return open_verifier(session, own, asked, there, means.poll).verify(snapshot, label, on_process)
+    def missing(agent: AgentSpec) -> str:
+        path = means.environment.get("PATH")
+        there = any(shutil.which(each.command[0], path=path) is not None for each in agent.chain)
+        return "" if there else f"{agent.command[0]} is not on PATH"
 
-    one_at_a_time = threading.Lock()
     ports = FlowPorts(
         listen=listen,
-        verify=verify,
         hire=hire,
+        missing=missing,
+        verify=_step_verifier(session, own, spec, means.poll),
         slots=Slots(session.home.path, spec.flow.slots),
         desk=StoreDesk(store, Path(spec.workspace), spec.subfolder),
         shelf=FileShelf(own),
@@ -405,8 +461,45 @@ def _workers(
     return [FlowWorker(spec.flow, ports)]
 
 
+def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Callable[[], None]) -> Verify:
+    """What runs the checks of a flow's steps, as those of a goal; their floor is taken once in each run."""
+    floors: dict[str, str] = {}
+    lock = threading.Lock()
+
+    def verify(
+        state: GoalState, step: Step, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Callable[[], None]
+    ) -> VerificationReport:
+        def both() -> None:
+            of_goal()
+            poll()
+
+        if state.base is None:
+            raise AssertionError("a step is checked before there is a base")
+        spec = asked_of(goal, step)
+        # What a score reads is protected like what a check reads.
+        scored = GoalSpec(**{**dict(spec), "checks": (*spec.checks, *filter(None, [step.score]))})
+        store = open_store(folder, scored)
+        store.base = state.base.commit
+        name = hashlib.sha256(repr((spec.checks, spec.verification)).encode()).hexdigest()[:12] if step.check else ""
+        floor = state.base_verification.floor if state.base_verification is not None and not name else ""
+        with lock:
+            if name and name not in floors and spec.verification.baseline:
+                first = open_verifier(session, folder, spec, store, both, name=name)
+                floors[name] = first.verify_base(state.base, on_process).floor
+        found = open_verifier(session, folder, spec, store, both, floors.get(name, floor), name)
+        return found.verify(snapshot, label, on_process)
+
+    return verify
+
+
 def open_verifier(
-    session: Session, folder: Path, spec: GoalSpec, store: GitStore, poll: Callable[[], None], floor: str = ""
+    session: Session,
+    folder: Path,
+    spec: GoalSpec,
+    store: GitStore,
+    poll: Callable[[], None],
+    floor: str = "",
+    name: str = "",
 ) -> WorktreeVerifier:
     """What runs the checks of a goal, at the level that it asks for; ``floor`` as the journal has it.
 
@@ -422,7 +515,7 @@ def open_verifier(
         sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
-    return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor)
+    return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor, name)
 
 
 def open_store(folder: Path, spec: GoalSpec) -> GitStore:

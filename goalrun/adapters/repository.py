@@ -77,6 +77,12 @@ class Repository:
         rest = f"\n[… {size - limit} bytes left out …]\n" if size > limit else ""
         return f"{stat}\n{patch}{rest}" if patch else ""
 
+    def lines(self, before: str, after: str) -> int:
+        """How many lines differ between two trees; a file that is no text counts as one."""
+        listing = self._git(["diff-tree", "-r", "-z", "--numstat", "--no-renames", before, after])
+        counts = [entry.split(b"\t")[:2] for entry in listing.split(b"\0") if entry]
+        return sum(1 if b"-" in (added, gone) else int(added) + int(gone) for added, gone in counts)
+
     def ref(self, label: str) -> str | None:
         """The commit under a label; None if there is none."""
         return self._ref(f"refs/goalrun/{label}")

@@ -6,7 +6,8 @@ index is kept between turns, so a snapshot costs what changed, not what there is
 
 import hashlib
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -181,16 +182,40 @@ class GitStore(Trees):
 
     def merge(self, before: str, after: str) -> tuple[str, ...]:
         """The same, three-way where both changed a file: the paths in conflict, and then nothing is done."""
-        now = self.snapshot("steps", last=False)
-        ours, base, theirs = (self.commit(tree, "goalrun merge") for tree in (now.tree, before, after))
-        merged = self._try(["merge-tree", "--write-tree", "--name-only", "-z", f"--merge-base={base}", ours, theirs])
-        tree, *said = merged.stdout.split(b"\0")
-        if merged.status == 0:
-            self.check_out(now.tree, tree.decode("ascii"))
-            return ()
-        if merged.status != 1:
-            raise GitFailed(f"the files cannot be put together: {' '.join(merged.stderr.split())[:300]}")
-        return tuple(shown(path) for path in said[: said.index(b"")] if path)
+        now = self.snapshot("steps", last=False).tree
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+            self._git(["read-tree", "-i", "-m", "--aggressive", before, now, after], index)
+            left = _unmerged(self._git(["ls-files", "--unmerged", "-z"], index))
+            # What git cannot settle by whole files; `git merge-tree` could, but not with a base before git 2.40.
+            merged = {path: self._merged(stages, Path(scratch)) for path, stages in left.items()}
+            conflicts = tuple(shown(path) for path, blob in merged.items() if not blob)
+            if conflicts:
+                return conflicts
+            lines = [b"0 %s\t%s\0" % (b"0" * 40, path) for path in merged]
+            lines += [f"{left[path]['2'][0]} {blob}\t".encode() + path + b"\0" for path, blob in merged.items()]
+            with as_file(b"".join(lines)) as listing:
+                self._git(["update-index", "-z", "--index-info"], index, listing)
+            tree = self._git(["write-tree"], index).decode("ascii").strip()
+        self.check_out(now, tree)
+        return ()
+
+    def _merged(self, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:
+        """The blob of one file that was changed on both sides; "" where they are in conflict."""
+        if set(stages) != {"1", "2", "3"} or len({mode for mode, _ in stages.values()}) > 1:
+            return ""
+        if not stages["1"][0].startswith("100"):
+            return ""
+        names = {"2": "ours", "1": "base", "3": "theirs"}
+        for stage, name in names.items():
+            with (scratch / name).open("wb") as file:
+                git.stream(["cat-file", "blob", stages[stage][1]], self.path, self._environment(), file)
+        # Its exit status counts conflicts; a negative one, as of binary files, is an error.
+        done = git.run(["merge-file", "-q", *names.values()], scratch)
+        if done.status != 0:
+            return ""
+        words = ["hash-object", "-w", "--no-filters", "--", str(scratch / "ours")]
+        return self._git(words).decode("ascii").strip()
 
     def unsaved(self, now: str, known: Iterable[str]) -> list[str]:
         """The files of a tree that no known tree has like that; what is half of one and half of another is saved."""
@@ -300,6 +325,16 @@ class GitStore(Trees):
         named = self.protection().only_named if self._ref(BASE_REF) else ()
         why = "is protected, because a check names it; --may-change lets the worker change it"
         return (*found, *(f"{path} {why}" for path in named))
+
+
+def _unmerged(listing: bytes) -> dict[bytes, dict[str, tuple[str, str]]]:
+    """Mode and blob by path and stage (1 base, 2 ours, 3 theirs), out of ``git ls-files --unmerged -z``."""
+    found: dict[bytes, dict[str, tuple[str, str]]] = {}
+    for entry in filter(None, listing.split(b"\0")):
+        meta, _, path = entry.partition(b"\t")
+        mode, blob, stage = meta.decode("ascii").split(" ")
+        found.setdefault(path, {})[stage] = (mode, blob)
+    return found
 
 
 def user_excludes_files(workspace: Path) -> list[Path]:

@@ -101,8 +101,16 @@ def start(
         typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
     ] = None,
     worker: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it; see --strategy."
+        ),
+    ] = None,
+    strategy: Annotated[
         str | None,
-        typer.Option("-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it."),
+        typer.Option(
+            "--strategy", metavar="compete|synthesize", help="How several -w do it: the checks pick one, or one merges."
+        ),
     ] = None,
     worker_cmd: Annotated[
         str | None,
@@ -163,6 +171,9 @@ def start(
         bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
+    worktree: Annotated[
+        bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
+    ] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -179,12 +190,15 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
     from goalrun.cli import running
 
     same = (
-        "worker", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
+        "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
         "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
         "turn_timeout", "check_timeout", "stuck_after",
     )  # fmt: skip
     switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
+    workers = given["worker"] or []
     flags = running.flags(
+        worker=workers[0] if len(workers) == 1 else None,
+        workers=workers if len(workers) > 1 else None,
         checks=given["check"],
         judges=given["judge"],
         hidden_checks=given["hidden_check"],
@@ -201,6 +215,7 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
         no_wait=given["no_wait"],
         detach=given["detach"],
         as_json=given["as_json"],
+        worktree=given["worktree"],
     )
 
 

@@ -2,18 +2,21 @@
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.clock import TICK_SECONDS
+from goalrun.adapters.clones import head_of
 from goalrun.adapters.control import FileControl
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import replay
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
-from goalrun.cli.flow_spec import FlowAsked, flow_use
+from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
@@ -26,7 +29,9 @@ from goalrun.settings import Loaded, load
 from goalrun.wiring import (
     Running,
     Session,
+    clone_for,
     create_goal,
+    hand_over_again,
     open_session,
     require_outside,
     require_workspace,
@@ -37,8 +42,8 @@ from goalrun.wiring import (
 )
 
 TOP_LEVEL = (
-    "worker", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota", "worker_isolation",
-    "hidden_checks", "hidden_files",
+    "worker", "workers", "strategy", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota",
+    "worker_isolation", "hidden_checks", "hidden_files",
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
@@ -59,6 +64,7 @@ class Asked(NamedTuple):
     detach: bool
     as_json: bool
     flow: FlowAsked | None = None
+    worktree: bool = False
 
 
 class How(NamedTuple):
@@ -105,7 +111,9 @@ def start(asked: Asked) -> int:
     alone = asked.flow is not None and asked.flow.alone
     if not alone:
         loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
-    flow = flow_use(asked.flow, objective, loaded.settings, session) if asked.flow is not None else None
+    settings = loaded.settings
+    several = group_use(settings, session) if asked.flow is None else None
+    flow = several if asked.flow is None else flow_use(asked.flow, objective, settings, session)
     make = partial(make_spec, place=place, settings=loaded.settings, session=session, force=asked.force, flow=flow)
 
     # What cannot be isolated as asked is refused before anything exists.
@@ -113,13 +121,12 @@ def start(asked: Asked) -> int:
     choose(spec, session.home.path)
     _tell_who_works(spec, loaded)
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
-    goal = create_goal(
-        session,
-        place[0],
-        lambda goal: make(goal, objective),
-        None if alone else hidden_files(loaded.settings, place[0]),
-        "f" if alone else "g",
-    )
+    if asked.worktree:
+        head_of(place[0])
+
+    hidden = None if alone else hidden_files(loaded.settings, place[0])
+    create = partial(_in_clone, session, place, make) if asked.worktree else make
+    goal = create_goal(session, place[0], lambda goal: create(goal, objective), hidden, "f" if alone else "g")
     try:
         return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))
     except WorkspaceBusy:
@@ -128,12 +135,28 @@ def start(asked: Asked) -> int:
         raise
 
 
+def _in_clone(
+    session: Session, place: tuple[Path, str], make: Callable[..., GoalSpec], goal: str, objective: str
+) -> GoalSpec:
+    """The goal in a clone of the repository, which is made here."""
+    top = clone_for(session, goal, place[0])
+    note(f"it works in {top}")
+    try:
+        there = make(goal, objective, place=(top, place[1]))
+        return GoalSpec(**{**dict(there), "origin": str(place[0]), "origin_head": head_of(top)})
+    except BaseException:
+        remove_tree(top.parent)
+        raise
+
+
 def _override(given: dict[str, Any]) -> dict[str, Any]:
     """A flag that names one of some alternatives takes back the others that a file may name."""
     both = dict(given)
-    for rivals in (("worker", "worker_cmd"), ("judge", "judges", "judge_cmd")):
+    for rivals in (("worker", "workers", "worker_cmd"), ("judge", "judges", "judge_cmd")):
         if any(name in given for name in rivals):
-            both |= {name: () if name == "judges" else None for name in rivals if name not in given}
+            both |= {name: () if name in {"judges", "workers"} else None for name in rivals if name not in given}
+    if "worker" in given or "worker_cmd" in given:
+        both.setdefault("strategy", None)
     return both
 
 
@@ -183,6 +206,10 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     goal = find(session.home, name)
     if how.salvage:
         note(f"{goal}: {salvage_goal(session, goal) or 'the journal is sound: nothing to salvage'}")
+    if told := hand_over_again(session, goal):
+        # It was cut, or refused, after the goal was achieved.
+        out(told)
+        return 0
     return _go(session, goal, _resumable(session, goal, changes), how)
 
 

@@ -16,6 +16,8 @@ import typer
 
 from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
+from goalrun.adapters.clones import clones_of
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.lock import kernel_lock, taken
@@ -150,6 +152,8 @@ def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
         wanted = list(_to_remove(home, known, age, keep))
         busy = [] if dry_run else [goal for goal in wanted if not home.set_aside(goal)]
     gone = [goal for goal in wanted if goal not in busy]
+    for goal in [] if dry_run else gone:
+        remove_tree(clones_of(home.path) / goal)
     kept = len(known) - len(gone)
     for goal in busy:
         note(f"{goal} is kept: another command has it in its hands")

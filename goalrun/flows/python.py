@@ -310,7 +310,8 @@ class FunctionRun:
             raise ValueError("check needs a command")
         snapshot = self._doing.scope.files.snapshot()
         label = f"turn-{self._calls.task.turn}/flow-{self._calls.task.attempt}/{path.replace('/', '-')[:80]}"
-        report = self._calls.ports.verify(snapshot, commands, label, self._calls.on_process)
+        calls, asked = self._calls, Step(id="check", run="true", check=tuple(commands))
+        report = calls.ports.verify(calls.state, asked, snapshot, label, calls.on_process, self._doing.poll)
         bad = next((check for check in report.checks if check.outcome != "pass"), None)
         why = "" if bad is None else f"{one_line(bad.command, 80)}: {bad.reason or bad.outcome}"
         result = Result(

@@ -8,6 +8,7 @@ from goalrun.core.model import GoalState, Session, Usage, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
+from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
 from goalrun.flows.python import FunctionRun
 from goalrun.flows.run import FlowRun
@@ -32,6 +33,7 @@ class FlowWorker:
             self._use.agents,
             lambda doing: _sub_flow(doing, steps),
             lambda doing: FunctionRun(doing, steps).run(),
+            run_group,
         )
         scope = Scope(
             flow=self._use.flow,

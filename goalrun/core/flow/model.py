@@ -85,7 +85,8 @@ class Step(_Keyed):
             its own, for the one whose checks pass, or are put together by ``lead`` (``synthesize``).
         setup: run in a member's new worktree first.
         score: a command that prints a number; more is better, after the checks.
-        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside.
+        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside;
+            ``lead`` has the lead of ``synthesize`` put the members' changes together there.
         join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
@@ -119,7 +120,7 @@ class Step(_Keyed):
     protect: Names = ()
     may_change: Names = ()
     setup: Text | None = None
-    apply: Literal["tree", "none"] = "tree"
+    apply: Literal["tree", "none", "lead"] = "tree"
     workspace: Literal["shared", "worktree"] = "shared"
     needs: Names = ()
     when: str = ""
@@ -139,6 +140,11 @@ class Step(_Keyed):
     def kind(self) -> str:
         """Which of ``KINDS`` it is; members share the step's prompt."""
         return "member" if self.member else next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing of its own says which of its members wins."""
+        return bool(self.member) and self.strategy == "compete" and not self.check
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
