@@ -1,6 +1,7 @@
 """The commands about flows, declared; with those of the module beside this one they are the whole ``app``."""
 
 import inspect
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,6 +70,20 @@ def check(name: Name, as_json: commands.AsJson = False) -> int:
     from goalrun.cli import flows
 
     return flows.check(name, as_json=as_json)
+
+
+@flow.command("import")
+def import_flow(
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="A definition of pi-taskflow.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.toml", help="Where it goes; else it is printed.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the flow is called.")] = "",
+) -> int:
+    """Turn a definition of pi-taskflow into a flow; what cannot be kept is told."""
+    from goalrun.cli import importing
+
+    return importing.import_flow(file, output, name)
 
 
 def wrap(name: str, objective: str, words: list[str] | None = None, **options: object) -> int:

@@ -58,12 +58,12 @@ class Scope(NamedTuple):
             return extra[".".join(ref)]
         if step.each is not None and root == step.as_:
             return field(item, rest)
-        texts = [text for _, text in self._needs(step)] if root in {"needs", "previous"} else []
+        needs = self._needs(step) if root in {"needs", "previous"} else []
         values: dict[str, Callable[[], Json]] = {
             "args": lambda: field(dict(self.args), rest),
             "steps": lambda: self._of_step(rest),
-            "needs": lambda: "\n\n".join(texts),
-            "previous": lambda: texts[-1] if texts else None,
+            "needs": lambda: "\n\n".join(text for _, text in needs),
+            "previous": lambda: self._of_step((needs[-1][0], *rest)) if needs else None,
             "goal": lambda: goal_prompt(self.state) if rest == ("prompt",) else field(self._goal(), rest),
         }
         return values[root]() if root in values else None
