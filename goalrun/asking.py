@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from goalrun.core.events import AgentFailed, Event, QuotaOver, QuotaWait
 from goalrun.core.model import GoalState
 from goalrun.core.ports import AgentFailure, Clock
-from goalrun.errors import EnvironmentFailure
+from goalrun.errors import EnvironmentFailure, of_the_system
 
 BACK_OFF_SECONDS = (1.0, 4.0)
 """Waits between the attempts at something that the machine, not the worker, failed at."""
@@ -38,7 +38,7 @@ class Asking(NamedTuple):
     Attributes:
         state: the goal as it stands.
         note: records an event.
-        cut: keeps what a failed worker left in the files.
+        cut: keeps what a failed worker left in the files; given why.
         met: how often running each agent was found limited without being told until when.
     """
 
@@ -80,7 +80,8 @@ class Asking(NamedTuple):
                 self._failed(role, agent.name, failure)
                 if failure.kind != "failed" or role == "judge" or tries == len(BACK_OFF_SECONDS):
                     raise
-            except EnvironmentFailure:
+            except EnvironmentFailure as failure:
+                self._lost(role, agent.name, explained(failure))
                 if tries == len(BACK_OFF_SECONDS):
                     raise
             else:
@@ -95,6 +96,14 @@ class Asking(NamedTuple):
         opened = self.state().open
         self.note(AgentFailed(role=role, agent=agent, reason=reason, usage=failure.usage, until=until))
         if role == "worker" and opened is not None and opened.launched:
+            self.cut(reason)
+
+    def _lost(self, role: Literal["worker", "judge"], agent: str, reason: str) -> None:
+        """The machine failed under an agent that ran: its edits are kept, and what it spent is not known."""
+        opened = self.state().open
+        if role == "judge" and self.state().judging:
+            self.note(AgentFailed(role=role, agent=agent, reason=reason))
+        elif role == "worker" and opened is not None and opened.launched:
             self.cut(reason)
 
     def _until(self, agent: str, failure: AgentFailure) -> datetime:
@@ -123,6 +132,7 @@ class Asking(NamedTuple):
         self.note(QuotaOver())
 
 
-def explained(failure: EnvironmentFailure) -> str:
+def explained(problem: EnvironmentFailure | OSError) -> str:
     """A failure and what to do about it, in one line."""
+    failure = of_the_system(problem) if isinstance(problem, OSError) else problem
     return f"{failure}; {failure.hint}" if failure.hint else str(failure)

@@ -11,7 +11,7 @@ GoalrunError
 │   ├── GitFailed
 │   ├── JournalCorrupt
 │   └── ProcessFailure   a child could not be started, watched or recorded
-└── Interrupted          somebody outside asked the goal to pause or stop
+└── Interrupted          somebody outside asked the goal to pause or stop, or its process to end
 
 Anything else is a bug: exit 1, with the path of a log.
 """
@@ -69,6 +69,14 @@ class EnvironmentFailure(GoalrunError):
     """The machine failed. It is never a verdict and does not use up a turn."""
 
 
+def of_the_system(failure: OSError) -> EnvironmentFailure:
+    """What the operating system refused, as a failure of the machine."""
+    place = f": {failure.filename}" if isinstance(failure.filename, str) else ""
+    return EnvironmentFailure(
+        f"{failure.strerror or failure}{place}", hint="make room, or mend the disk or its permissions, then try again"
+    )
+
+
 class GitFailed(EnvironmentFailure):
     """A git command that has to work did not."""
 
@@ -82,14 +90,14 @@ class ProcessFailure(EnvironmentFailure):
 
 
 class Interrupted(GoalrunError):
-    """Somebody outside asked the running goal to pause or to stop.
+    """Somebody outside asked the running goal to pause or to stop, or its process to end.
 
     Attributes:
-        verb: what was asked.
+        verb: what was asked; ``leave`` ends the process and leaves the goal interrupted.
     """
 
     exit_code = 130
 
-    def __init__(self, verb: Literal["pause", "stop"], reason: str) -> None:
+    def __init__(self, verb: Literal["pause", "stop", "leave"], reason: str) -> None:
         super().__init__(reason)
         self.verb = verb

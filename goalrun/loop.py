@@ -34,7 +34,6 @@ from goalrun.core.model import (
     Stop,
     TurnOutcome,
     TurnRecord,
-    Usage,
     VerificationReport,
     WorkerReport,
 )
@@ -80,9 +79,7 @@ class GoalLoop:
     def __init__(self, state: GoalState, ports: Ports) -> None:
         self.state = state
         self._ports = ports
-        # What a failed agent spent is in the record of its failure.
-        kept = partial(self._cut, usage=NOTHING_SPENT)
-        self._asking = Asking(ports.clock, lambda: self.state, self._note, kept, {})
+        self._asking = Asking(ports.clock, lambda: self.state, self._note, self._cut, {})
 
     def run(self) -> GoalState:
         """Go on until the goal ends; every end is recorded."""
@@ -101,7 +98,7 @@ class GoalLoop:
             self._note(GoalStopped(state=State.WAITING, detail=str(question), question=question.key))
         except QuotaStop as limit:
             self._note(GoalStopped(state=State.RATE_LIMITED, detail=explained(limit)))
-        except EnvironmentFailure as failure:
+        except (EnvironmentFailure, OSError) as failure:
             self._note(GoalStopped(state=State.ERROR, detail=explained(failure)))
         return self.state
 
@@ -169,7 +166,7 @@ class GoalLoop:
         attempt = self.state.open.attempt + 1 if self.state.open is not None else 1
         # A crash between recording hints and forgetting them must not tell them twice.
         fresh = tuple(hint for hint in given if hint not in self.state.hints)
-        self._note(TurnStarted(turn=turn, attempt=attempt, hints=(*self.state.hints, *fresh)))
+        self._note(TurnStarted(turn=turn, attempt=attempt, agent=worker.name, hints=(*self.state.hints, *fresh)))
         control.forget_hints(len(given))
         prompt = worker_prompt(self.state, self._ports.new_token())
         limits, usage = self.state.spec.limits, self.state.usage
@@ -262,18 +259,27 @@ class GoalLoop:
             except EnvironmentFailure as failure:
                 # The edits stay in the workspace, and the turn stays open: the resume snapshots them.
                 detail = f"{detail}; the edits of the cut turn are not in a snapshot yet: {failure}"
-        state = State.STOPPED if asked.verb == "stop" else State.PAUSED
-        self._note(GoalStopped(state=state, detail=detail))
+        if asked.verb != "leave":
+            state = State.STOPPED if asked.verb == "stop" else State.PAUSED
+            self._note(GoalStopped(state=state, detail=detail))
 
-    def _cut(self, reason: str, usage: Usage | None = None) -> None:
+    def _cut(self, reason: str) -> None:
+        """Keep what a cut worker edited, and what its output tells."""
         opened = self._opened()
-        label = f"turn-{opened.turn}-interrupted-{opened.attempt}"
-        snapshot = self._ports.store.snapshot(label)
-        flow = self.state.flow
-        if self.state.spec.flow is not None and not any(begun.spends for begun in flow.begun.values()):
-            # What its calls spent is recorded call by call.
+        snapshot = self._ports.store.snapshot(f"turn-{opened.turn}-interrupted-{opened.attempt}")
+        usage, session = None, None
+        worker = next((each for each in self._ports.workers if each.name == opened.agent), None)
+        if opened.failed:
+            # What a failed agent spent is in the record of its failure.
             usage = NOTHING_SPENT
-        self._note(TurnInterrupted(turn=opened.turn, reason=reason, snapshot=snapshot, usage=usage))
+        elif self.state.spec.flow is not None:
+            # What its calls spent is recorded call by call; only what began and has no end is not known.
+            usage = None if any(begun.spends for begun in self.state.flow.begun.values()) else NOTHING_SPENT
+        elif worker is not None:
+            usage, session = worker.cut(opened.turn, opened.attempt, self.state.sessions.get(opened.agent))
+        why = opened.failed or reason
+        cut = TurnInterrupted(turn=opened.turn, reason=why, snapshot=snapshot, usage=usage, session=session)
+        self._note(cut)
 
     def _opened(self) -> OpenTurn:
         if self.state.open is None:

@@ -143,6 +143,8 @@ class Settings(Value):
 
     objective: Text | None = None
     worker: Chain | None = None
+    workers: tuple[Chain, ...] = ()
+    strategy: Literal["compete", "synthesize"] | None = None
     worker_cmd: Text | None = None
     judge: Chain | None = None
     judges: tuple[Chain, ...] = ()

@@ -11,7 +11,17 @@ from itertools import count
 from values import GREEN, PROCESS, judged, snapshot, spent
 
 from goalrun.core.events import Event, GoalCreated, Record, RunStarted
-from goalrun.core.model import NOTHING_SPENT, GoalState, Judgement, Snapshot, State, VerificationReport, WorkerReport
+from goalrun.core.model import (
+    NOTHING_SPENT,
+    GoalState,
+    Judgement,
+    Session,
+    Snapshot,
+    State,
+    Usage,
+    VerificationReport,
+    WorkerReport,
+)
 from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.core.replay import apply, fold
 from goalrun.core.spec import GoalSpec, Limits
@@ -111,6 +121,7 @@ class FakeWorker:
     tasks: list[Task] = field(default_factory=list)
     tries: list[bool] = field(default_factory=list)
     answers: list[WorkerReport] = field(default_factory=list)
+    heard: tuple[Usage | None, Session | None] = (None, None)
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         named = "" if self.name == "agent" else f" {self.name}"
@@ -127,6 +138,10 @@ class FakeWorker:
         if self.answers:
             return self.answers.pop(0)
         return self.reports.get(task.turn, WorkerReport(outcome="ok", exit_code=0, usage=spent(10), seconds=60))
+
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        self.log.append(f"cut {turn}.{attempt} {before.id if before is not None else 'fresh'}")
+        return self.heard
 
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         on_process("check", PROCESS)

@@ -154,7 +154,7 @@ class Program:
 
     def goals(self) -> list[dict[str, Any]]:
         """All goals."""
-        found: list[dict[str, Any]] = self.run("list", "--json").json["goals"]
+        found: list[dict[str, Any]] = self.run("list", "--all", "--json").json["goals"]
         return found
 
 

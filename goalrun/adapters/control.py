@@ -13,9 +13,11 @@ from types import FrameType
 from typing import Literal
 
 from goalrun.adapters.files import private_folder, write_whole
-from goalrun.errors import Interrupted
+from goalrun.errors import Interrupted, UnknownGoal
 
 Verb = Literal["pause", "stop", "step"]
+Cut = Literal["pause", "leave"]
+"""What a signal means: pause the goal, or end this process and leave the goal to ``resume --all``."""
 MAX_HINT_BYTES = 64 << 10
 
 
@@ -23,8 +25,11 @@ class FileControl:
     """The runner's side, and that of whoever asks."""
 
     def __init__(self, folder: Path) -> None:
+        if not folder.exists():
+            raise UnknownGoal(f"goal {folder.name} was removed", hint="goalrun list shows all")
         self._folder = private_folder(folder / "control")
         self._signalled = ""
+        self._meaning: Cut = "pause"
 
     def ask(self, verb: Verb) -> None:
         """Ask the runner to pause, to stop, or to pause after its turn."""
@@ -36,8 +41,10 @@ class FileControl:
 
     def hint(self, text: str) -> None:
         """Leave a hint for the next turn."""
-        # Named by time, so that hints are read in the order in which they were given.
-        write_whole(self._folder / f"hint-{time_ns():020d}-{secrets.token_hex(4)}", text)
+        # Named by time, so that hints are read in the order in which they were given, also when the clock was set back.
+        given = [path.name.split("-")[1] for path in self._folder.glob("hint-*")]
+        number = max(time_ns(), *(int(text) + 1 for text in given if text.isdecimal()), 0)
+        write_whole(self._folder / f"hint-{number:020d}-{secrets.token_hex(4)}", text)
 
     def clear(self) -> None:
         """Drop requests that were meant for an earlier run; hints stay."""
@@ -51,7 +58,7 @@ class FileControl:
         if (self._folder / "pause").exists():
             raise Interrupted("pause", "goalrun pause")
         if self._signalled:
-            raise Interrupted("pause", f"interrupted by {self._signalled}")
+            raise Interrupted(self._meaning, f"interrupted by {self._signalled}")
 
     def hints(self) -> tuple[str, ...]:
         """The hints that lie there, oldest first; ``forget_hints`` takes them away."""
@@ -73,8 +80,9 @@ class FileControl:
         return asked
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP pause the goal; a second one ends the process at once."""
+    def signals(self, meaning: Cut = "pause") -> Iterator[None]:
+        """Let SIGINT, SIGTERM and SIGHUP end the run; a second one ends the process at once."""
+        self._meaning = meaning
 
         def note(number: int, _: FrameType | None) -> None:
             if self._signalled:

@@ -23,10 +23,10 @@ class StoredFiles:
         self._store = store
         self._lock = lock
 
-    def snapshot(self) -> Snapshot:
-        """Keep them as they are."""
+    def snapshot(self, label: str = "steps") -> Snapshot:
+        """Keep them as they are, under ``refs/goalrun/LABEL``."""
         with self._lock:
-            return self._store.snapshot("steps", last=False)
+            return self._store.snapshot(label, last=False)
 
     def bring(self, before: str, after: str) -> bool:
         """See ``GitStore.bring``."""
@@ -42,6 +42,11 @@ class StoredFiles:
         """What differs between two trees, as a bounded patch."""
         with self._lock:
             return self._store.patch(before, after, DIFF_CHARS)
+
+    def lines(self, before: str, after: str) -> int:
+        """See ``Repository.lines``."""
+        with self._lock:
+            return self._store.lines(before, after)
 
 
 class StoreDesk:

@@ -10,8 +10,15 @@ from goalrun.errors import EnvironmentFailure
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, and the missing ones above it, with mode 0700."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder, and the missing ones above it, with mode 0700.
+
+    Raises:
+        EnvironmentFailure: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as failure:
+        raise EnvironmentFailure(f"cannot make the folder {path}: {failure.strerror}") from failure
     return path
 
 
@@ -36,7 +43,31 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as failure:
         with suppress(OSError):
             temporary.unlink()
-        raise EnvironmentFailure(f"cannot write {path}: {failure.strerror}") from failure
+        raise EnvironmentFailure(f"cannot write {path}: {failure.strerror}", hint="make room, then resume") from failure
+
+
+def require_same(folder: Path, known: tuple[int, int] | None) -> None:
+    """Refuse a folder that is not the one that was known at its place.
+
+    Raises:
+        EnvironmentFailure: it is gone, or another folder is there.
+    """
+    now = identity_of(folder)
+    if now is None or now != known:
+        what = "is gone" if now is None else "is another folder now"
+        raise EnvironmentFailure(
+            f"the workspace {what}: {folder} was moved, replaced or unmounted",
+            hint="bring it back, then goalrun resume",
+        )
+
+
+def identity_of(folder: Path) -> tuple[int, int] | None:
+    """(device, inode) of a folder; None if there is none."""
+    with suppress(OSError):
+        if folder.is_dir():
+            status = folder.stat()
+            return status.st_dev, status.st_ino
+    return None
 
 
 def sync_folder(folder: Path) -> None:
@@ -63,34 +94,37 @@ def read_bounded(path: Path, head: int, tail: int) -> str:
 def remove_tree(path: Path) -> None:
     """Remove a folder and everything below it, also where a command took the permissions away.
 
-    Links are removed, never followed.
+    Links are removed, never followed. What somebody else removes meanwhile is gone as well.
 
     Raises:
         EnvironmentFailure: something cannot be removed.
     """
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    path.chmod(0o700)
     try:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        with suppress(FileNotFoundError):
+            path.chmod(0o700)
         # Permissions on the way down, removal on the way up.
         for folder, names, _ in os.walk(path, topdown=True):
             for below in (Path(folder, name) for name in names):
                 if not below.is_symlink():
-                    below.chmod(0o700)
+                    with suppress(FileNotFoundError):
+                        below.chmod(0o700)
         for folder, names, files in os.walk(path, topdown=False):
             for below in (Path(folder, name) for name in (*files, *names)):
                 _remove_one(below)
-        path.rmdir()
+        _remove_one(path)
     except OSError as failure:
         raise EnvironmentFailure(f"cannot remove {failure.filename or path}: {failure.strerror}") from failure
 
 
 def _remove_one(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink()
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 def in_the_way(top: bytes, new: Iterable[bytes], gone: Collection[bytes]) -> bytes | None:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
+from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
 
@@ -68,6 +69,11 @@ def forget_git_variables() -> None:
     """
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]
+
+
+def mark(goal: str) -> None:
+    """Have every git of this process carry a goal's id: one that outlives this process is reaped with the rest."""
+    _ENVIRONMENT[GOAL_VARIABLE] = goal
 
 
 @cache

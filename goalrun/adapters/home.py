@@ -1,24 +1,28 @@
 """The state folder: everything that goalrun keeps, outside every workspace, readable by its owner alone.
 
-``goals/ID`` is a goal, ``locks`` are the claims on workspaces, ``log`` holds what bugs left.
+``goals/ID`` is a goal, ``workspaces`` says which goals each workspace has, ``locks`` are the claims on workspaces,
+``log`` holds what bugs left.
 """
 
+import hashlib
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from goalrun.adapters.files import private_folder, remove_tree, write_whole
+from goalrun.adapters.files import private_folder, remove_tree, sync_folder, write_whole
+from goalrun.adapters.points import reached
 from goalrun.adapters.views import read_result
-from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError
+from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError, WorkspaceBusy
 
 FORMAT = "1"
 MARKER = "goalrun-state"
+REMOVED = ".removed-"
 GOAL_ID = re.compile(r"[fg]-\d{8}-[a-z2-7]{9}")
 _LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
 _TIME_LETTERS, _RANDOM_LETTERS = 5, 4
@@ -43,6 +47,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.goals = path / "goals"
+        self._workspaces = path / "workspaces"
 
     def prepare(self) -> None:
         """Make the folder if it is missing.
@@ -51,7 +56,7 @@ class Home:
             SettingsError: it is somebody else's, not writable, or of a newer goalrun.
         """
         try:
-            self._refuse_other()
+            self.refuse_other()
             private_folder(self.path).chmod(0o700)
             if not (self.path / MARKER).exists():
                 write_whole(self.path / MARKER, FORMAT + "\n")
@@ -64,7 +69,12 @@ class Home:
         if not os.access(self.goals, os.W_OK):
             raise SettingsError(f"the state folder {self.path} is not writable", hint=_HINT)
 
-    def _refuse_other(self) -> None:
+    def refuse_other(self) -> None:
+        """Refuse a folder that is not for this program, also not to read.
+
+        Raises:
+            SettingsError: it is somebody else's, or of a newer goalrun.
+        """
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -85,8 +95,10 @@ class Home:
                 hint="upgrade goalrun, or point GOALRUN_HOME at another folder",
             )
 
-    def new_goal(self, now: datetime, letter: str = "g") -> str:
-        """Make a goal's folder and return its id, which is never derived from anything that a user wrote.
+    def new_goal(self, now: datetime, workspace: Path, letter: str = "g") -> str:
+        """Make a goal's unfinished folder, known as one of its workspace, and return its id.
+
+        The id is never derived from anything that a user wrote.
 
         Ids sort by age: after the date come the time of day, in 2.6 ms, and then chance.
         """
@@ -96,16 +108,41 @@ class Home:
         while True:
             chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
             goal = f"{letter}-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
+            if self.folder(goal).exists():
+                continue
             with suppress(FileExistsError):
-                self.folder(goal).mkdir(mode=0o700)
-                return goal
+                self.unfinished(goal).mkdir(mode=0o700)
+                break
+        try:
+            self._mark(goal, workspace)
+        except OSError as failure:
+            self.unfinished(goal).rmdir()
+            raise EnvironmentFailure(f"cannot make a goal in {self.path}: {failure.strerror}") from failure
+        return goal
+
+    def _mark(self, goal: str, workspace: Path) -> None:
+        """Make durable that a workspace has a goal. Its folder is there already: a mark without one is swept away."""
+        folder = private_folder(self._marks(workspace))
+        (folder / goal).touch(mode=0o600)
+        for changed in (folder, self._workspaces, self.path, self.goals):
+            sync_folder(changed)
+
+    def _marks(self, workspace: Path) -> Path:
+        """The folder of a workspace's marks: empty files, named as its goals."""
+        return self._workspaces / hashlib.sha256(os.fsencode(workspace)).hexdigest()
+
+    def unfinished(self, goal: str) -> Path:
+        """The folder of a goal that is being made: it is none yet."""
+        return self.goals / f".{goal}"
+
+    def appear(self, goal: str) -> None:
+        """Make a goal of what lies in its unfinished folder: all of it at once."""
+        self.unfinished(goal).rename(self.folder(goal))
+        sync_folder(self.goals)
 
     def ids(self) -> list[str]:
         """Every goal, newest first."""
-        with suppress(FileNotFoundError):
-            names = (path.name for path in self.goals.iterdir() if GOAL_ID.fullmatch(path.name))
-            return sorted(names, key=lambda name: name[1:], reverse=True)
-        return []
+        return _goals_in(self.goals)
 
     def folder(self, goal: str) -> Path:
         """A goal's folder."""
@@ -129,25 +166,91 @@ class Home:
         return found[0]
 
     def _newest_of(self, workspace: Path | None) -> str:
-        for result in self.results():
-            if workspace is not None and result.get("workspace") == str(workspace):
-                return str(result["id"])
+        for goal in _goals_in(self._marks(workspace)) if workspace is not None else ():
+            # One that is gone, or was never begun, cannot be read either.
+            with suppress(EnvironmentFailure, UserError):
+                self.result(goal, turns=False)
+                return goal
         raise UnknownGoal(
             f"there is no goal of {workspace} yet", hint="goalrun start OBJECTIVE; goalrun list shows all"
         )
 
-    def result(self, goal: str) -> dict[str, Any]:
-        """A goal's result as JSON; see ``views.read_result``."""
-        return read_result(self.folder(goal))
+    def result(self, goal: str, *, turns: bool = True) -> dict[str, Any]:
+        """A goal's result as JSON; see ``views.read_result``.
 
-    def results(self) -> Iterator[dict[str, Any]]:
-        """All results, newest first; a goal that cannot be read says so in its place."""
-        for goal in self.ids():
+        Raises:
+            UnknownGoal: it was removed meanwhile.
+        """
+        return read_result(self.folder(goal), turns=turns)
+
+    def results(self, goals: Iterable[str], *, turns: bool = True) -> Iterator[dict[str, Any]]:
+        """The results of some goals; one that cannot be read says so in its place."""
+        for goal in goals:
             try:
-                yield self.result(goal)
+                yield self.result(goal, turns=turns)
+            except UnknownGoal:
+                continue
             except (EnvironmentFailure, UserError) as failure:
                 yield {"schema": 1, "id": goal, "state": "error", "detail": str(failure), "unreadable": True}
 
-    def remove(self, goal: str) -> None:
-        """Remove a goal with all that belongs to it."""
-        remove_tree(self.folder(goal))
+    def remove(self, goal: str) -> bool:
+        """Remove a goal with all that belongs to it; False if another command has it in its hands."""
+        with self.removing():
+            return self.set_aside(goal)
+
+    @contextmanager
+    def removing(self) -> Iterator[None]:
+        """Be the only one that removes goals; at the end, what is set aside goes, also by a goalrun that died."""
+        from goalrun.adapters.lock import held
+
+        with held(private_folder(self.path / "locks") / "removing", lambda: None):
+            yield
+            # Durable before anything of a goal is removed: half of one must never be back among the others.
+            sync_folder(self.goals)
+            for folder in self.goals.glob(f"{REMOVED}*"):
+                remove_tree(folder)
+            self._forget_unfinished()
+            for mark in self._workspaces.glob("*/*"):
+                if not self.unfinished(mark.name).exists() and not self.folder(mark.name).exists():
+                    mark.unlink()
+
+    def _forget_unfinished(self) -> None:
+        """Remove what killed processes were making; what a living one makes stays."""
+        from goalrun.adapters.lock import only_runner
+
+        for folder in self.goals.glob(".[fg]-*"):
+            with suppress(WorkspaceBusy, UnknownGoal), only_runner(folder):
+                remove_tree(folder)
+
+    def set_aside(self, goal: str) -> bool:
+        """Take a goal out of all that looks for goals, whole and at once.
+
+        Returns:
+            False if another command has it in its hands.
+
+        Raises:
+            EnvironmentFailure: it cannot be moved.
+        """
+        # Slow to import, and `status` comes by here.
+        from goalrun.adapters.lock import only_runner
+
+        try:
+            with only_runner(self.folder(goal)):
+                self.folder(goal).rename(self.goals / f"{REMOVED}{goal}")
+                reached("goal removed")
+        except WorkspaceBusy:
+            return False
+        except UnknownGoal:
+            # Somebody else was faster.
+            return True
+        except OSError as failure:
+            raise EnvironmentFailure(f"cannot remove goal {goal}: {failure.strerror}") from failure
+        return True
+
+
+def _goals_in(folder: Path) -> list[str]:
+    """The names in a folder that are ids, newest first."""
+    with suppress(FileNotFoundError):
+        names = filter(GOAL_ID.fullmatch, os.listdir(folder))  # noqa: PTH208 - no paths for 10,000
+        return sorted(names, key=lambda name: name[1:], reverse=True)
+    return []

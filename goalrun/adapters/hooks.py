@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from goalrun.adapters import process
@@ -91,6 +91,18 @@ class Hooks:
     def _poll(self) -> None:
         if self._closed.is_set():
             raise Interrupted("stop", "the goal has ended")
+
+
+@contextmanager
+def hooked(
+    reporter: Reporter, folder: Path, workspace: Path, commands: Mapping[str, str], env: Mapping[str, str]
+) -> Iterator[Reporter]:
+    """A reporter with the user's commands behind it, which at the end have been told everything."""
+    hooks = Hooks(reporter, folder, workspace, commands, env)
+    try:
+        yield hooks
+    finally:
+        hooks.close()
 
 
 def told(record: Record) -> Iterator[str]:

@@ -8,11 +8,23 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+from goalrun.adapters.files import sync_folder
 from goalrun.adapters.points import reached
-from goalrun.adapters.views import APPLICATION_ID, FORMAT, broken, open_to_read, require_format
+from goalrun.adapters.views import (
+    APPLICATION_ID,
+    FORMAT,
+    ROOM,
+    SALVAGED,
+    UNREADABLE,
+    broken,
+    open_to_read,
+    read_result,
+    require_format,
+    sealed,
+)
 from goalrun.core import result
 from goalrun.core.events import Event, Record
 from goalrun.core.model import GoalState
@@ -28,6 +40,8 @@ CREATE TABLE turn (turn INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TRIGGER append_only_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+_NO_LOCKS = frozenset({"SQLITE_BUSY", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_PROTOCOL"})
+"""What SQLite makes of locks that fail: ENOLCK means busy to it."""
 
 
 class SqliteJournal:
@@ -48,8 +62,11 @@ class SqliteJournal:
             if not new:
                 # Before anything is set: what is not ours stays as it is.
                 require_format(self._db, path)
+                _require_whole(self._db, path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            # Each record goes on into the main file at once: one that loses its -wal has lost nothing.
+            self._db.execute("PRAGMA wal_autocheckpoint=1")
             if new:
                 path.chmod(0o600)
                 self._db.executescript(
@@ -57,6 +74,12 @@ class SqliteJournal:
                 )
             row = self._db.execute("SELECT seq, digest FROM record ORDER BY seq DESC LIMIT 1").fetchone()
         except sqlite3.Error as failure:
+            # Nobody else can have locked a file that was not there.
+            if new and getattr(failure, "sqlite_errorname", "") in _NO_LOCKS:
+                raise EnvironmentFailure(
+                    f"the file system of {path.parent} has no file locks (fcntl), which the journal needs",
+                    hint="point GOALRUN_HOME at a folder on a disk of this machine",
+                ) from failure
             raise broken(path, failure) from failure
         self._seq: int = row[0] if row is not None else 0
         self._digest: str = row[1] if row is not None else ""
@@ -73,12 +96,17 @@ class SqliteJournal:
             elapsed=max(0.0, self._clock.monotonic() - self._started),
             event=event,
         )
-        after = apply(state, record)
-        body = record.event.model_dump_json()
-        digest = _digest(self._digest, record, body)
+        return record, self._write(record, apply(state, record))
+
+    def _write(self, record: Record, after: GoalState) -> GoalState:
+        event = record.event
+        body = event.model_dump_json()
+        digest = _digest(self._digest, record.seq, record.at, record.elapsed, body)
         reached(f"journal {event.kind} before")
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            # A newer goalrun may have changed the format meanwhile: what it wrote is not added to.
+            require_format(self._db, self._path)
             self._db.execute(
                 "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
                 (record.seq, record.at, record.elapsed, body, digest),
@@ -87,18 +115,21 @@ class SqliteJournal:
             reached(f"journal {event.kind} written")
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}") from failure
-        reached(f"journal {event.kind} durable")
+            raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}", hint=ROOM) from failure
+        finally:
+            with suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        reached(f"journal {event.kind} durable", str(self._path), record.seq, digest)
         self._seq, self._digest = record.seq, digest
-        return record, after
+        return after
 
     def _write_views(self, state: GoalState, digest: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (json.dumps(result.head(state)), digest))
+        head = sealed("head", json.dumps(result.head(state)))
+        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (head, digest))
         if state.turns:
             last = state.turns[-1]
-            row = (last.outcome.turn, json.dumps(result.turn(last)))
+            row = (last.outcome.turn, sealed(f"turn {last.outcome.turn}", json.dumps(result.turn(last))))
             self._db.execute("INSERT OR IGNORE INTO turn VALUES (?, ?)", row)
 
     def close(self) -> None:
@@ -124,32 +155,102 @@ def records(path: Path, after: int = 0) -> Iterator[Record]:
 
     Args:
         path: the file.
-        after: leave out records up to this number; they are checked all the same.
+        after: leave out records up to this number: whoever names it has had them, checked.
     """
-    digest = ""
+    digest, place = "", 0
     try:
         with closing(open_to_read(path)) as db:
             # One transaction, so that the last record is the one that the head speaks of.
             db.execute("BEGIN")
             head = db.execute("SELECT digest FROM head").fetchone()
-            for place, row in enumerate(db.execute("SELECT * FROM record ORDER BY seq"), start=1):
+            had = db.execute("SELECT digest FROM record WHERE seq = ?", (after,)).fetchone()
+            digest = had[0] if had is not None else ""
+            rows = db.execute("SELECT seq, at, elapsed, body, digest FROM record WHERE seq > ? ORDER BY seq", (after,))
+            for place, row in enumerate(rows, start=after + 1):
                 seq, at, elapsed, body, claimed = row
-                # Built by hand, so that the digest covers the bytes that were read.
-                record = Record(seq=seq, at=at, elapsed=elapsed, event=json.loads(body))
-                digest = _digest(digest, record, body)
+                digest = _digest(digest, seq, at, elapsed, body)
                 if seq != place or digest != claimed:
                     raise JournalCorrupt(
                         f"journal {path} is damaged at record {place}",
-                        hint=f"the {place - 1} records before it are good",
+                        hint=_offer(path, place - 1),
                     )
-                if seq > after:
-                    yield record
-            if head is not None and head[0] != digest:
-                raise JournalCorrupt(f"journal {path} has lost its last records", hint="those that are left are good")
-    except (sqlite3.Error, ValueError) as failure:
+                yield Record(seq=seq, at=at, elapsed=elapsed, event=json.loads(body))
+            if digest and (head is None or head[0] != digest):
+                raise JournalCorrupt(f"journal {path} has lost its last records", hint=_offer(path, place))
+    except UNREADABLE as failure:
         raise broken(path, failure) from failure
 
 
-def _digest(before: str, record: Record, body: str) -> str:
-    text = "\n".join((before, str(record.seq), record.at, repr(record.elapsed), body))
+def salvage(path: Path, clock: Clock) -> str:
+    """Put a journal of the good records in the place of a damaged one, which stays beside it.
+
+    The new file is whole before the old one is moved, and what was cut is finished by the next call: nothing reads
+    the one or the other meanwhile.
+
+    Returns:
+        What was done, for people; "" if the journal is sound.
+
+    Raises:
+        JournalCorrupt: not even the first record is good; nothing was changed.
+        UserError: a newer goalrun wrote it.
+    """
+    whole = path.with_name(SALVAGED)
+    if whole.exists():
+        return _put_in_place(whole, path)
+    good: list[Record] = []
+    try:
+        good.extend(records(path))
+        replay(path)
+        read_result(path.parent)
+        with closing(open_to_read(path)) as db:
+            _require_whole(db, path)
+    except JournalCorrupt as damage:
+        if not good:
+            raise JournalCorrupt(str(damage), hint=_offer(path, 0)) from damage
+    else:
+        return ""
+    draft = path.with_name(f"{SALVAGED}.tmp")
+    draft.unlink(missing_ok=True)
+    journal, state = SqliteJournal(draft, clock), None
+    for record in good:
+        state = journal._write(record, apply(state, record))  # noqa: SLF001 - of this module
+    journal.close()
+    draft.replace(whole)
+    sync_folder(path.parent)
+    reached("journal salvaged")
+    return f"{len(good)} good records; {_put_in_place(whole, path)}"
+
+
+def _require_whole(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is damaged anywhere: writing to it would damage the rest."""
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise broken(path, ValueError(found))
+
+
+def _put_in_place(whole: Path, path: Path) -> str:
+    number = len([*path.parent.glob(f"{path.name}.damaged-*[0-9]")]) + (1 if path.exists() else 0)
+    kept = path.with_name(f"{path.name}.damaged-{number}")
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    # The main file last: for as long as it is there, the number is the same.
+    for suffix in ("-wal", ""):
+        if (old := path.with_name(path.name + suffix)).exists():
+            old.rename(kept.with_name(kept.name + suffix))
+            reached("damaged journal moved")
+    whole.rename(path)
+    sync_folder(path.parent)
+    return f"the damaged journal is kept as {kept}"
+
+
+def _offer(path: Path, good: int) -> str:
+    """What can be done with this many good records."""
+    if good:
+        return f"goalrun resume {path.parent.name} --salvage goes on from record {good}; what is damaged is kept"
+    store = path.with_name("store.git")
+    return f"no record is good, so nothing can be resumed; snapshots may be in: git --git-dir={store} log --all --stat"
+
+
+def _digest(before: str, seq: int, at: str, elapsed: float, body: str) -> str:
+    # What was read may be of any type.
+    text = "\n".join((before, str(seq), str(at), repr(elapsed), str(body)))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

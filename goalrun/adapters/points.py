@@ -10,6 +10,6 @@ import sys
 EVENT = "goalrun.point"
 
 
-def reached(point: str) -> None:
-    """The process is at a point; its name is the same in every run."""
-    sys.audit(EVENT, point)
+def reached(point: str, *facts: object) -> None:
+    """The process is at a point, whose name is the same in every run; ``facts`` are what a witness may want to know."""
+    sys.audit(EVENT, point, *facts)

@@ -96,6 +96,8 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         ProcessFailure: the supervisor failed, or output could not be written.
         Interrupted: ``poll`` asked for it; nothing of the command is left.
     """
+    # What was asked meanwhile comes before anything new, however short that is.
+    poll()
     supervisor = _start(command)
     try:
         ready = _status(supervisor, lambda: None, ANSWER_SECONDS)
@@ -243,12 +245,15 @@ def _end(supervisor: subprocess.Popen[bytes]) -> None:
         supervisor.wait()
 
 
-def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callable[[], int | None]:
-    """Start a process that outlives this one and its terminal.
+class Detached(NamedTuple):
+    """A process that outlives this one; ``ended`` is its exit status, and None for as long as it runs."""
 
-    Returns:
-        What tells its exit status, and None for as long as it runs.
-    """
+    pid: int
+    ended: Callable[[], int | None]
+
+
+def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Detached:
+    """Start a process that outlives this one and its terminal."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -259,4 +264,4 @@ def spawn_detached(argv: list[str], env: Mapping[str, str], log: Path) -> Callab
             start_new_session=True,
             cwd="/",
         )
-    return process.poll
+    return Detached(process.pid, process.poll)

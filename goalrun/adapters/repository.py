@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
+from goalrun.adapters.files import identity_of, require_same
 
 BASE_REF = "refs/goalrun/base"
 GITLINK = "160000"
@@ -41,10 +42,15 @@ class Repository:
         self._folder = folder
         self._workspace = workspace
         self._index = folder / "index"
+        self._known = identity_of(workspace)
 
-    def commit(self, tree: str, message: str, parent: str | None) -> str:
+    def require_workspace(self) -> None:
+        """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
+        require_same(self._workspace, self._known)
+
+    def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        arguments = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
+        arguments = ["commit-tree", tree, "-m", message, *(word for parent in parents for word in ("-p", parent))]
         dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
         return self._git(arguments, dates).decode("ascii").strip()
 
@@ -70,6 +76,12 @@ class Repository:
             patch = output.read(limit).decode("utf-8", "replace")
         rest = f"\n[… {size - limit} bytes left out …]\n" if size > limit else ""
         return f"{stat}\n{patch}{rest}" if patch else ""
+
+    def lines(self, before: str, after: str) -> int:
+        """How many lines differ between two trees; a file that is no text counts as one."""
+        listing = self._git(["diff-tree", "-r", "-z", "--numstat", "--no-renames", before, after])
+        counts = [entry.split(b"\t")[:2] for entry in listing.split(b"\0") if entry]
+        return sum(1 if b"-" in (added, gone) else int(added) + int(gone) for added, gone in counts)
 
     def ref(self, label: str) -> str | None:
         """The commit under a label; None if there is none."""

@@ -4,17 +4,19 @@ It shares no object, path, ref, hook or configuration with the user's repository
 index is kept between turns, so a snapshot costs what changed, not what there is.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from goalrun.adapters import git
-from goalrun.adapters.files import in_the_way, private_folder, write_whole
+from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, entries, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, Trees
 from goalrun.core.model import Snapshot
-from goalrun.errors import EnvironmentFailure, GitFailed
+from goalrun.errors import GitFailed
 
 CACHES = (
     "__pycache__/", "*.pyc", "*.pyo", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".tox/",
@@ -23,6 +25,8 @@ CACHES = (
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20
 TIME_STEP_SECONDS = 2.0
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""What git calls a folder without files."""
 SEED = b".goalrun-nested"
 
 
@@ -39,6 +43,8 @@ class GitStore(Trees):
         """Make the repository, with the user's ignore rules as they are now. Making it again changes nothing."""
         if (self.path / "goalrun-ready").exists():
             return
+        # One that was never ready holds nothing, or half of it: git would trip over its own locks.
+        remove_tree(self.path)
         git.checked(["init", "--quiet", "--bare", "--template=", str(self.path)], self._folder)
         self.path.chmod(0o700)
         for name, value in (("core.fsync", "all"), ("core.fsyncMethod", "batch"), ("core.bare", "false")):
@@ -47,6 +53,23 @@ class GitStore(Trees):
         write_whole(info / "attributes", EXACT_ATTRIBUTES)
         write_whole(info / "exclude", "\n".join(CACHES) + "\n" + self._user_excludes())
         write_whole(self.path / "goalrun-ready", "")
+
+    def require(self, base: Snapshot, last: Snapshot) -> None:
+        """Refuse to go on with a store that has lost something of these snapshots; lost refs are made again.
+
+        Raises:
+            GitFailed: what is missing is named.
+        """
+        found = self._try(["rev-list", "--objects", "--quiet", base.commit, last.commit])
+        if not self.path.is_dir() or found.status != 0:
+            said = " ".join(found.stderr.split())[:300] if self.path.is_dir() else "it is gone"
+            raise GitFailed(
+                f"the store {self.path} is damaged: {said}",
+                hint="bring it back from a backup, or start a new goal: the workspace has the files as they are",
+            )
+        for label, snapshot in (("base", base), ("last", last)):
+            if self.ref(label) is None:
+                self._point(label, snapshot.commit)
 
     def _user_excludes(self) -> str:
         """The user's ignore rules that are not in the tree: the global file, then the repository's own."""
@@ -67,24 +90,30 @@ class GitStore(Trees):
         Raises:
             GitFailed: git could not read the workspace or write the store.
         """
-        if not self._workspace.is_dir():
-            raise EnvironmentFailure(f"the workspace is gone: {self._workspace}")
-        with suppress(FileNotFoundError):
-            # Ours alone, under the goal's lock: a lock left here is of a process that was killed.
-            self._index.with_name(self._index.name + ".lock").unlink()
-        first = not self._index.exists()
-        if not first:
-            self._distrust_times()
+        self.require_workspace()
+        # Ours alone, under the goal's lock: a lock left here, or at a ref, is of a process that was killed.
+        for lock in (self._index.with_name(self._index.name + ".lock"), *self.path.glob("refs/**/*.lock")):
+            lock.unlink(missing_ok=True)
+        first = not self._distrust_times()
         self._add_all()
         if first:
             self._track_what_the_user_tracks()
+        # What was read may be the folder that came in its place meanwhile.
+        self.require_workspace()
         tree = self._git(["write-tree"]).decode("ascii").strip()
         previous = self._ref("refs/goalrun/last")
-        base = self._ref(BASE_REF)
-        commit = self.commit(tree, f"goalrun {label}", previous)
-        self._git(["update-ref", f"refs/goalrun/{label}", commit])
+        base = self._ref(BASE_REF) if label != "base" else None
+        before = self.ref(label)
+        if before is not None and self.tree_of(before) == tree:
+            # Taken already, by a process that was killed before it could record that.
+            commit, previous = before, self._ref(f"{before}^")
+        else:
+            # What the label named until now stays in reach.
+            parents = dict.fromkeys(each for each in (previous, before) if each is not None)
+            commit = self.commit(tree, f"goalrun {label}", *parents)
+            self._point(label, commit)
         if last:
-            self._git(["update-ref", "refs/goalrun/last", commit])
+            self._point("last", commit)
         if label == "base":
             self.base = commit
         return Snapshot(
@@ -95,6 +124,10 @@ class GitStore(Trees):
             warnings=self._warnings(first=base is None),
         )
 
+    def _point(self, label: str, commit: str) -> None:
+        (self.path / f"refs/goalrun/{label}.lock").unlink(missing_ok=True)
+        self._git(["update-ref", f"refs/goalrun/{label}", commit])
+
     def take_turn(self, label: str, *, restore: bool) -> Snapshot:
         """The snapshot of a turn; with ``restore`` protected paths are first put back as in the base.
 
@@ -102,12 +135,17 @@ class GitStore(Trees):
         """
         if not restore:
             return self.snapshot(label)
+        # Of a process that was killed meanwhile, which may have put some back already.
+        first = self.ref(f"{label}-as-left")
         left = self.snapshot(f"{label}-as-left", last=False)
         plan = self.plan(left)
         if plan.tampering:
             self.check_out(left.tree, plan.full_tree)
+        edits = plan.tampering
+        if first is not None:
+            edits = (*self.plan(Snapshot(commit=first, tree=self.tree_of(first))).tampering, *edits)
         after = self.snapshot(label)
-        return Snapshot(**{**dict(after), "protected_edits": plan.tampering})
+        return Snapshot(**{**dict(after), "protected_edits": tuple(dict.fromkeys(edits))})
 
     def check_out(self, current: str, target: str) -> None:
         """Make the workspace, which holds ``current``, hold ``target``: only what differs is touched.
@@ -115,6 +153,7 @@ class GitStore(Trees):
         Raises:
             GitFailed: a file that is in no snapshot stands in the way; nothing was changed.
         """
+        self.require_workspace()
         # Git itself refuses over untracked files, but takes ignored ones for worthless.
         changed = self.changes(current, target)
         new = [entry.path for entry in changed if not present(entry.before)]
@@ -143,38 +182,78 @@ class GitStore(Trees):
 
     def merge(self, before: str, after: str) -> tuple[str, ...]:
         """The same, three-way where both changed a file: the paths in conflict, and then nothing is done."""
-        now = self.snapshot("steps", last=False)
-        ours, base, theirs = (self.commit(tree, "goalrun merge", None) for tree in (now.tree, before, after))
-        merged = self._try(["merge-tree", "--write-tree", "--name-only", "-z", f"--merge-base={base}", ours, theirs])
-        tree, *said = merged.stdout.split(b"\0")
-        if merged.status == 0:
-            self.check_out(now.tree, tree.decode("ascii"))
-            return ()
-        if merged.status != 1:
-            raise GitFailed(f"the files cannot be put together: {' '.join(merged.stderr.split())[:300]}")
-        return tuple(shown(path) for path in said[: said.index(b"")] if path)
+        now = self.snapshot("steps", last=False).tree
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+            self._git(["read-tree", "-i", "-m", "--aggressive", before, now, after], index)
+            left = _unmerged(self._git(["ls-files", "--unmerged", "-z"], index))
+            # What git cannot settle by whole files; `git merge-tree` could, but not with a base before git 2.40.
+            merged = {path: self._merged(stages, Path(scratch)) for path, stages in left.items()}
+            conflicts = tuple(shown(path) for path, blob in merged.items() if not blob)
+            if conflicts:
+                return conflicts
+            lines = [b"0 %s\t%s\0" % (b"0" * 40, path) for path in merged]
+            lines += [f"{left[path]['2'][0]} {blob}\t".encode() + path + b"\0" for path, blob in merged.items()]
+            with as_file(b"".join(lines)) as listing:
+                self._git(["update-index", "-z", "--index-info"], index, listing)
+            tree = self._git(["write-tree"], index).decode("ascii").strip()
+        self.check_out(now, tree)
+        return ()
+
+    def _merged(self, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:
+        """The blob of one file that was changed on both sides; "" where they are in conflict."""
+        if set(stages) != {"1", "2", "3"} or len({mode for mode, _ in stages.values()}) > 1:
+            return ""
+        if not stages["1"][0].startswith("100"):
+            return ""
+        names = {"2": "ours", "1": "base", "3": "theirs"}
+        for stage, name in names.items():
+            with (scratch / name).open("wb") as file:
+                git.stream(["cat-file", "blob", stages[stage][1]], self.path, self._environment(), file)
+        # Its exit status counts conflicts; a negative one, as of binary files, is an error.
+        done = git.run(["merge-file", "-q", *names.values()], scratch)
+        if done.status != 0:
+            return ""
+        words = ["hash-object", "-w", "--no-filters", "--", str(scratch / "ours")]
+        return self._git(words).decode("ascii").strip()
+
+    def unsaved(self, now: str, known: Iterable[str]) -> list[str]:
+        """The files of a tree that no known tree has like that; what is half of one and half of another is saved."""
+        found = [
+            {(entry.shown, entry.after) for entry in self.changes(tree, now) if present(entry.after)} for tree in known
+        ]
+        return sorted(path for path, _ in set.intersection(*found))
 
     def diff(self, snapshot: Snapshot, limit: int) -> str:
         """The patch from the base, at most about ``limit`` characters: the list of files is never cut away."""
         return self.patch(self.base, snapshot.commit, limit)
 
-    def _distrust_times(self) -> None:
+    def _distrust_times(self) -> bool:
         """Have files read again that changed within about a second of the last snapshot.
 
         Git compares times in seconds: in that second a file could change once more, get its size and time of change
-        back, and look the same.
+        back, and look the same. False if there is no index; a damaged one is made anew.
         """
+        if not self._index.exists():
+            return False
+        data = self._index.read_bytes()
+        # Git itself takes an index at its word (gitformat-index(5): the checksum is at the end).
+        if hashlib.sha1(data[:-20], usedforsecurity=False).digest() != data[-20:]:
+            self._index.unlink()
+            return False
+        listing = self._git(["ls-files", "--stage", "-z"])
         written = self._index.stat().st_mtime
         top = os.fsencode(self._workspace)
         doubtful = []
-        for entry in self._git(["ls-files", "--stage", "-z"]).split(b"\0"):
+        for entry in listing.split(b"\0"):
             with suppress(OSError):
                 path = os.path.join(top, entry.partition(b"\t")[2])  # noqa: PTH118 - bytes
                 if entry and abs(os.lstat(path).st_ctime - written) < TIME_STEP_SECONDS:
                     doubtful.append(entry + b"\0")
         if doubtful:
-            with as_file(b"".join(doubtful)) as listing:
-                self._git(["update-index", "-z", "--index-info"], stdin=listing)
+            with as_file(b"".join(doubtful)) as entries_again:
+                self._git(["update-index", "-z", "--index-info"], stdin=entries_again)
+        return True
 
     def _track_what_the_user_tracks(self) -> None:
         """Tracked files count even where an ignore rule matches them."""
@@ -246,6 +325,16 @@ class GitStore(Trees):
         named = self.protection().only_named if self._ref(BASE_REF) else ()
         why = "is protected, because a check names it; --may-change lets the worker change it"
         return (*found, *(f"{path} {why}" for path in named))
+
+
+def _unmerged(listing: bytes) -> dict[bytes, dict[str, tuple[str, str]]]:
+    """Mode and blob by path and stage (1 base, 2 ours, 3 theirs), out of ``git ls-files --unmerged -z``."""
+    found: dict[bytes, dict[str, tuple[str, str]]] = {}
+    for entry in filter(None, listing.split(b"\0")):
+        meta, _, path = entry.partition(b"\t")
+        mode, blob, stage = meta.decode("ascii").split(" ")
+        found.setdefault(path, {})[stage] = (mode, blob)
+    return found
 
 
 def user_excludes_files(workspace: Path) -> list[Path]:

@@ -288,6 +288,7 @@ class Supervision:
         elif said == b"k" or not said:
             sweep(self.note)
             if not said:
+                self.drain_rest()
                 os._exit(0)
 
     def terminate(self, grace: float) -> None:

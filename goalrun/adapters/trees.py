@@ -154,7 +154,7 @@ class Trees(Repository):
 
     def export(self, tree: str, repository: Path) -> None:
         """Make a stand-alone repository of one commit, of a tree whose files are already in its folder."""
-        commit = self.commit(tree, "snapshot", None)
+        commit = self.commit(tree, "snapshot")
         env = {"GIT_DIR": str(repository / ".git"), "GIT_WORK_TREE": str(repository)}
         git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(repository)], repository)
         # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
@@ -183,7 +183,7 @@ class Trees(Repository):
             self._git(["unpack-objects", "-q"], stdin=pack)
         tree = git.checked(["rev-parse", "--verify", f"{commit}^{{tree}}"], objects).decode("ascii").strip()
         self._git(["rev-list", "--objects", "--quiet", tree])
-        base = self.commit(self._with_files_of_submodules(tree, now), "goalrun base", None)
+        base = self.commit(self._with_files_of_submodules(tree, now), "goalrun base")
         self._git(["update-ref", BASE_REF, base])
         self.base = base
 

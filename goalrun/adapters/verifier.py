@@ -47,32 +47,42 @@ class WorktreeVerifier:
         folder: the goal's folder.
         level: what the runner's sandbox is called.
         floor: the digest of the baseline that an earlier run took; "" if none did.
+        name: what the baseline is called, where the goal has several: of steps with checks of their own.
     """
 
     def __init__(
-        self, spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, level: str, floor: str = ""
+        self,
+        spec: GoalSpec,
+        store: GitStore,
+        folder: Path,
+        runner: CheckRunner,
+        level: str,
+        floor: str = "",
+        name: str = "",
     ) -> None:
         self._spec = spec
         self._store = store
         self._folder = folder
         self._runner = runner
         self._level = level if spec.verification.worktree else LIVE
-        self._floor = baseline.load(folder, floor) if floor else Baseline(checks=())
+        self._base = f"base-{name}" if name else "base"
+        self._kept = folder / "floors" / name if name else folder
+        self._floor = baseline.load(self._kept, floor) if floor else Baseline(checks=())
 
     def verify_base(self, snapshot: Snapshot, on_process: OnProcess) -> VerificationReport:
         """Check the base, and keep what its tests are called as the floor; see ``core.ports.Verifier``."""
         started = monotonic()
         plan = Plan(snapshot.tree, snapshot.tree, ())
         if not self._spec.verification.baseline or not self._spec.verification.worktree:
-            return self._report(plan, self._run_all(snapshot.tree, "base", on_process)[0], (), started)
+            return self._report(plan, self._run_all(snapshot.tree, self._base, on_process)[0], (), started)
         tools.note(self._folder, self._spec.verification.path, Path(self._spec.workspace))
-        ran, _ = self._ran_all(snapshot.tree, "base", on_process)
+        ran, _ = self._ran_all(snapshot.tree, self._base, on_process)
         hidden: list[CheckResult] = []
         if all(each.result.outcome == "pass" for each in ran):
-            hidden = self._hidden(snapshot.tree, "base", on_process)
+            hidden = self._hidden(snapshot.tree, self._base, on_process)
         floor = [self._baseline(each, snapshot.tree, place, on_process) for place, each in enumerate(ran, start=1)]
         self._floor = Baseline(checks=tuple(floor))
-        digest = baseline.save(self._folder, self._floor)
+        digest = baseline.save(private_folder(self._kept), self._floor)
         checks = [_graded(each, base) for each, base in zip(ran, floor, strict=True)]
         return self._report(plan, [*checks, *hidden], (), started, digest)
 
@@ -158,7 +168,7 @@ class WorktreeVerifier:
             return CheckBaseline(command=command, weak=EXIT_STATUS_ALONE)
         if ran.found is None:
             return CheckBaseline(command=command, weak="it left no report on the base")
-        again, canary = self._with_canary(ran, tree, f"base/canary-{number}.out", on_process)
+        again, canary = self._with_canary(ran, tree, f"{self._base}/canary-{number}.out", on_process)
         if again is None or again.found is None:
             weak = "no canary could be planted on the base"
             return CheckBaseline(command=command, outcomes=ran.found.outcomes, weak=weak)
@@ -241,6 +251,7 @@ def laid_out(spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner,
             store.materialise(tree, top)
             store.export(tree, top)
         else:
+            store.require_workspace()
             top = workspace
         place = Place(top, *folders)
         runner.furnish(place)

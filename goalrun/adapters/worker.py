@@ -2,18 +2,31 @@
 
 import shlex
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, shell_command, spent
+from goalrun.adapters.agents import read
+from goalrun.adapters.agents.call import (
+    PLAIN_COMMAND,
+    REPORT,
+    Heard,
+    Means,
+    Order,
+    call,
+    require_program,
+    shell_command,
+    spent,
+)
+from goalrun.adapters.agents.said import read_output
 from goalrun.adapters.clock import utc_now
-from goalrun.adapters.files import private_folder
+from goalrun.adapters.files import identity_of, private_folder, require_same
 from goalrun.adapters.identity import CALL_VARIABLE, GOAL_VARIABLE, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
-from goalrun.core.model import NOTHING_SPENT, Session, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, Session, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.core.prompt import BLOCKED_EXIT_STATUS, WAIT_LINE
 from goalrun.core.spec import AgentSpec, GoalSpec
@@ -47,9 +60,11 @@ class AgentWorker:
         self._means = means
         self._frozen = None if writes else Path(spec.workspace)
         self._start = Path(spec.workspace) / spec.subfolder
+        self._known = identity_of(Path(spec.workspace))
 
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
         """Run one turn; see ``core.ports.Worker``."""
+        require_same(Path(self._spec.workspace), self._known)
         if not self._start.is_dir():
             raise EnvironmentFailure(f"the folder that the worker starts in is gone: {self._start}")
         require_program(self._agent, self._agent.command, self._means.environment.get("PATH"))
@@ -69,6 +84,19 @@ class AgentWorker:
         strangers = untied(Path(self._spec.workspace), begun)
         return WorkerReport(**{**dict(report), "untied": strangers})
 
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        """What its output, as far as it came, tells of a run; see ``core.ports.Worker``."""
+        kept, resumed = (self._kept(turn, attempt, resumed=resumed) for resumed in (False, True))
+        # Where both are there, the session was gone, and the run began a new one.
+        place, session = (resumed, before) if resumed.exists() and not kept.exists() else (kept, None)
+        output = read_output(place / "stdout", place / "stderr", place / REPORT, -signal.SIGKILL)
+        # Nothing tells that this is all of it.
+        return spent(self._agent, read(self._agent, output._replace(whole=False)), session)
+
+    def _kept(self, turn: int, attempt: int, *, resumed: bool) -> Path:
+        """The folder for what is kept of a run: named by the attempt, and by whether it goes on with a session."""
+        return self._folder / "turns" / f"turn-{turn}" / f"worker-{attempt}{'-resumed' if resumed else ''}"
+
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """Whether a command succeeds now; see ``core.ports.Worker``."""
         kept = private_folder(self._folder / "turns" / f"turn-{turn}" / "waiting")
@@ -80,9 +108,9 @@ class AgentWorker:
 
     def _call(self, task: Task, on_process: OnProcess, session: Session | None) -> tuple[Heard, Path]:
         agent = self._agent
-        # The attempt, and whether it goes on with a session, name what is kept of it.
-        name = f"worker-{task.attempt}{'-resumed' if session is not None else ''}"
-        kept = self._folder / "turns" / f"turn-{task.turn}" / (task.place or name)
+        kept = self._kept(task.turn, task.attempt, resumed=session is not None)
+        if task.place:
+            kept = self._folder / "turns" / f"turn-{task.turn}" / task.place
         words = agent.command if session is None else agent.resume
         words = (*words, *agent.spend) if task.usd is not None else words
         values = {

@@ -3,9 +3,11 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
+from typing import IO
 
 from goalrun import __version__
-from goalrun.errors import GoalrunError
+from goalrun.errors import GoalrunError, of_the_system
 
 BUG = 1
 USAGE = 2
@@ -18,7 +20,37 @@ def main() -> None:
         # Before anything slow is imported.
         sys.stdout.write(f"goalrun {__version__}\n")
         sys.exit(0)
-    sys.exit(_guarded())
+    _open_streams()
+    sys.exit(_flushed(_guarded()))
+
+
+def _open_streams() -> None:
+    """Give what the caller closed (``>&-``) somewhere to go, so that no file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.dup2(descriptor, number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once everything is said; where that cannot be, a result was not delivered."""
+    try:
+        sys.stdout.flush()
+    except OSError as failure:
+        _silence(sys.stdout)
+        if not isinstance(failure, BrokenPipeError) and code != GoalrunError.exit_code:
+            why = f"cannot write to standard output: {failure.strerror}"
+            code = _complain(why, "goalrun status shows it again", code or GoalrunError.exit_code)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+    return code
+
+
+def _silence(stream: IO[str]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
@@ -40,8 +72,11 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has had enough (`goalrun list | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return 0
+    except OSError as failure:
+        problem = of_the_system(failure)
+        return _complain(str(problem), problem.hint, problem.exit_code)
     except Exception as failure:  # noqa: BLE001 - the one boundary: a bug is told, logged, and never a traceback
         return _complain(*_bug(failure), BUG)
 
@@ -50,9 +85,10 @@ def _complain(message: str, hint: str, code: int) -> int:
     from goalrun.core.evidence import plain
 
     # One line first: what happened and why; what to do next on the second.
-    sys.stderr.write(f"goalrun: {' '.join(plain(message).split())}\n")
-    if hint:
-        sys.stderr.write(f"  try: {' '.join(plain(hint).split())}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"goalrun: {' '.join(plain(message).split())}\n")
+        if hint:
+            sys.stderr.write(f"  try: {' '.join(plain(hint).split())}\n")
     return code
 
 

@@ -101,8 +101,16 @@ def start(
         typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
     ] = None,
     worker: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it; see --strategy."
+        ),
+    ] = None,
+    strategy: Annotated[
         str | None,
-        typer.Option("-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it."),
+        typer.Option(
+            "--strategy", metavar="compete|synthesize", help="How several -w do it: the checks pick one, or one merges."
+        ),
     ] = None,
     worker_cmd: Annotated[
         str | None,
@@ -163,6 +171,9 @@ def start(
         bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
+    worktree: Annotated[
+        bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
+    ] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -179,12 +190,15 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
     from goalrun.cli import running
 
     same = (
-        "worker", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
+        "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
         "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
         "turn_timeout", "check_timeout", "stuck_after",
     )  # fmt: skip
     switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
+    workers = given["worker"] or []
     flags = running.flags(
+        worker=workers[0] if len(workers) == 1 else None,
+        workers=workers if len(workers) > 1 else None,
         checks=given["check"],
         judges=given["judge"],
         hidden_checks=given["hidden_check"],
@@ -201,12 +215,16 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
         no_wait=given["no_wait"],
         detach=given["detach"],
         as_json=given["as_json"],
+        worktree=given["worktree"],
     )
 
 
 @app.command()
 def resume(
     goal: Goal = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="In the background, every goal whose process is gone (after a reboot).")
+    ] = False,
     hint: Annotated[str, typer.Option("--hint", metavar="TEXT", help="Something for the next turn.")] = "",
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
@@ -216,44 +234,53 @@ def resume(
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
     allow_unknown_spend: AllowUnknownSpend = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Go on from the last good record of a damaged journal, which is kept.")
+    ] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Go on with a goal that is not achieved yet."""
     from goalrun.cli import running
+    from goalrun.errors import SpecError
 
     changes = {
         "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,
         "allow_unknown_spend": "1" if allow_unknown_spend else None,
     }  # fmt: skip
-    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json)
-    return running.resume(goal, {key: value for key, value in changes.items() if value is not None}, how)
+    given = {key: value for key, value in changes.items() if value is not None}
+    if every and (goal or hint or given or no_wait or salvage):
+        raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
+    if every:
+        return running.resume_all(as_json=as_json)
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage)
+    return running.resume(goal, given, how)
 
 
 @app.command()
 def step(goal: Goal = "", as_json: AsJson = False) -> int:
     """Run one turn, then pause."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.step(goal, as_json=as_json)
+    return acting.step(goal, as_json=as_json)
 
 
 @app.command()
 def pause(goal: Goal = "", as_json: AsJson = False) -> int:
     """Pause a running goal at once."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.end(goal, "pause", as_json=as_json)
+    return acting.end(goal, "pause", as_json=as_json)
 
 
 @app.command()
 def stop(goal: Goal = "", as_json: AsJson = False) -> int:
     """Stop a goal at once."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.end(goal, "stop", as_json=as_json)
+    return acting.end(goal, "stop", as_json=as_json)
 
 
 @app.command()
@@ -262,9 +289,9 @@ def hint(
     text: Annotated[str, typer.Argument(help="What the next turn should know.")] = "",
 ) -> int:
     """Tell the next turn something."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.hint(goal, text) if text else running.hint("", goal)
+    return acting.hint(goal, text) if text else acting.hint("", goal)
 
 
 @app.command("run-detached", hidden=True)
@@ -280,11 +307,15 @@ def run_detached(
 
 
 @app.command("list")
-def list_goals(as_json: AsJson = False) -> int:
-    """All goals, newest first."""
+def list_goals(
+    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, help="At most so many.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Goals, newest first."""
     from goalrun.cli import reading
 
-    return reading.list_goals(as_json=as_json)
+    return reading.list_goals(None if every else limit, as_json=as_json)
 
 
 @app.command()
@@ -334,9 +365,9 @@ def restore(
     as_json: AsJson = False,
 ) -> int:
     """Put a turn's files into the workspace."""
-    from goalrun.cli import running
+    from goalrun.cli import acting
 
-    return running.restore(goal, turn, as_json=as_json)
+    return acting.restore(goal, turn, as_json=as_json)
 
 
 @app.command()
@@ -404,13 +435,14 @@ def try_agent(name: Annotated[str, typer.Argument(help="An agent.")], as_json: A
 @app.command()
 def clean(
     older_than: Annotated[str, typer.Option("--older-than", metavar="TIME", help="Keep what is younger (0s).")] = "0s",
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Keep each workspace's N newest (0).")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Remove achieved goals, never one to resume."""
     from goalrun.cli import setup
 
-    return setup.clean(older_than, dry_run=dry_run, as_json=as_json)
+    return setup.clean(older_than, keep, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

@@ -1,14 +1,15 @@
 """From a flow's file to a worker, frozen by value: its arguments, and everyone whom its steps name."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from goalrun.adapters.agents.call import shell_command
-from goalrun.cli.spec import worker_agent, worker_of
+from goalrun.cli.spec import worker_agent, worker_chain, worker_of
 from goalrun.core.flow.args import complete, read_args
-from goalrun.core.flow.model import Flow, Step
+from goalrun.core.flow.model import Flow, Member, Step
 from goalrun.core.spec import AgentSpec, FlowUse
 from goalrun.core.value import JsonObject
 from goalrun.errors import SpecError
@@ -37,24 +38,68 @@ def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Sess
         SpecError: an argument is missing or unknown, or an agent is.
     """
     flow = asked.flow
+    if settings.workers:
+        raise SpecError(
+            f"the worker is the flow {flow.name}: several workers beside it mean nothing", hint="give one -w"
+        )
+    undecided = next((step.id for step in _steps(flow, flow.flows) if step.undecided), None)
+    if undecided is not None and (asked.alone or not settings.checks):
+        hint = 'check = ["pytest -q"]'
+        raise SpecError(f"step {undecided!r}: members that compete need a check to be told apart", hint=hint)
     given = read_args(asked.words, flow.args) if asked.words or asked.alone else {}
     first = next(iter(flow.args), None)
     if not asked.alone and first is not None and first not in given:
         # A goal's objective is what its flow is about.
         given = {**given, first: objective}
-    found = {name: _agent(name, flow, settings, session) for name in sorted(set(_names(flow, flow.flows)))}
+    named = {name for step in _steps(flow, flow.flows) for name in _names_of(step)}
+    found = {name: _agent(name, flow, settings, session) for name in sorted(named)}
+    if any(step.kind == "python" for step in _steps(flow, flow.flows)):
+        # Whom a function will ask is known when it does.
+        for name in sorted({NOBODY, *flow.agents, *agents(settings)} - found.keys()):
+            with suppress(SpecError):
+                found[name] = _agent(name, flow, settings, session)
     return FlowUse(
         flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
     )
 
 
-def _names(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[str]:
-    """Everyone whom the steps of a flow and of its sub-flows name."""
+def group_use(settings: Settings, session: Session) -> FlowUse | None:
+    """Several workers as one: a flow of one step that they all do; None where there are not several.
+
+    Raises:
+        SpecError: how they do it is not said, or cannot be done, or one of them cannot be had.
+    """
+    if not settings.workers:
+        return None
+    if len(settings.workers) == 1 or settings.strategy is None:
+        missing = "no strategy" if settings.strategy is None else "only one of them"
+        hint = "--strategy compete or synthesize with two or more; -w a,b is a worker and its stand-in"
+        raise SpecError(f"workers are given, and {missing}", hint=hint)
+    if settings.worker is not None or settings.worker_cmd is not None:
+        raise SpecError("both one worker and several are given", hint="give worker or workers")
+    if settings.strategy == "compete" and not settings.checks:
+        raise SpecError("--strategy compete needs a check: it picks the winner", hint='add -c "pytest -q"')
+    found = {",".join(chain): worker_chain(chain, settings, session) for chain in settings.workers}
+    merges = settings.strategy == "synthesize"
+    step = Step(
+        id=settings.strategy,
+        prompt="{goal.prompt}",
+        member=tuple(Member(agent=",".join(chain)) for chain in settings.workers),
+        strategy=settings.strategy,
+        lead=",".join(settings.workers[0]) if merges else None,
+        apply="lead" if merges else "tree",
+    )
+    flow = Flow(name=settings.strategy, steps=(step,), concurrency=max(4, min(64, len(settings.workers))))
+    return FlowUse(flow=flow, agents=found, slots=settings.max_agents)
+
+
+def _steps(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[Step]:
+    """All steps of a flow and of those that it uses."""
     for step in flow.steps:
-        yield from _names_of(step)
+        yield step
         if step.flow is not None and step.flow in flows:
             below = flows[step.flow]
-            yield from _names(below, {**flows, **below.flows})
+            yield from _steps(below, {**flows, **below.flows})
 
 
 def _names_of(step: Step) -> Iterator[str]:
@@ -65,8 +110,6 @@ def _names_of(step: Step) -> Iterator[str]:
             yield member.agent or step.agent or NOBODY
     if step.lead is not None:
         yield step.lead
-    if step.kind == "python":
-        yield NOBODY
 
 
 def _agent(name: str, flow: Flow, settings: Settings, session: Session) -> AgentSpec:

@@ -11,6 +11,7 @@ from goalrun.core.events import (
     BaseTaken,
     BaseVerified,
     CallStarted,
+    FlowTold,
     GoalStopped,
     JudgementFinished,
     QuotaWait,
@@ -68,6 +69,8 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             return [f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != COMMAND else "")]
         case StepSettled(path=path, step=step):
             return [f"  {step_line(path, step.model_dump(), stream)}"]
+        case FlowTold(what=what, text=text):
+            return [f"    {paint(one_line(text), 'strong', stream)}" if what == "phase" else f"    {one_line(text)}"]
         case AgentFailed(role=role, reason=reason):
             return [f"  {role} failed: {one_line(reason)}"]
         case QuotaWait(detail=detail):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.views import JOURNAL, runner
-from goalrun.cli.render import list_lines, out, print_json, show_lines, status_lines
+from goalrun.cli.render import list_lines, note, out, print_json, show_lines, status_lines
 from goalrun.errors import SpecError
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 DIFF_CHARS = 1 << 20
 READ_BYTES = 1 << 16
+
+
+def open_home() -> Home:
+    """The state folder, to look at; it need not be there."""
+    home = Home(home_folder())
+    home.refuse_other()
+    return home
 
 
 def find(home: Home, name: str) -> str:
@@ -32,23 +39,29 @@ def find(home: Home, name: str) -> str:
     return home.find("", workspace_here()[0])
 
 
-def list_goals(*, as_json: bool) -> int:
-    """All goals, newest first."""
-    results = list(Home(home_folder()).results())
+def list_goals(most: int | None, *, as_json: bool) -> int:
+    """The newest goals, newest first; None is all of them."""
+    home = open_home()
+    known = home.ids()
+    shown = known[:most]
+    results = list(home.results(shown, turns=as_json))
+    more = len(known) - len(shown)
     if as_json:
-        print_json({"schema": 1, "goals": results})
+        print_json({"schema": 1, "goals": results, "more": more})
         return 0
     for line in list_lines(results):
         out(line)
+    if more:
+        note(f"and {more} more: goalrun list --all")
     if not results:
-        sys.stderr.write('no goals yet; goalrun start "make tests pass"\n')
+        note('no goals yet; goalrun start "make tests pass"')
     return 0
 
 
 def status(name: str, *, as_json: bool) -> int:
     """Where a goal stands."""
-    home = Home(home_folder())
-    result = home.result(find(home, name))
+    home = open_home()
+    result = home.result(find(home, name), turns=as_json)
     if as_json:
         print_json(result)
     else:
@@ -59,7 +72,7 @@ def status(name: str, *, as_json: bool) -> int:
 
 def show(name: str, *, as_json: bool) -> int:
     """Everything about a goal."""
-    home = Home(home_folder())
+    home = open_home()
     result = home.result(find(home, name))
     if as_json:
         print_json(result)
@@ -97,13 +110,10 @@ def diff(name: str, turn: str | None, *, as_json: bool) -> int:
 
 
 def _turn_number(state: "GoalState", turn: str) -> int:
-    from goalrun.core.decide import best_turn
-
     if turn == "best":
-        best = best_turn(state)
-        if best is None:
+        if state.best is None:
             raise SpecError(f"goal {state.spec.id} has no finished turn yet")
-        return best
+        return state.best
     if turn == "base":
         return 0
     try:
@@ -130,7 +140,7 @@ def turn_commit(state: "GoalState", turn: str) -> "Snapshot":
 
 def logs(name: str, *, follow: bool, as_json: bool) -> int:
     """Record by record, what the worker said in its place; with ``follow`` until the goal ends."""
-    home = Home(home_folder())
+    home = open_home()
     goal = find(home, name)
     folder = home.folder(goal)
     printer = _LogPrinter(folder, as_json=as_json)

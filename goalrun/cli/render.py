@@ -4,12 +4,15 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
+from goalrun.adapters.views import REACHED
 from goalrun.core.evidence import count, one_line
+from goalrun.errors import EnvironmentFailure
 
 COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
-GOOD, BUSY = {"achieved", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
+GOOD, BUSY = {"achieved", "done", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
 MAX_LISTED = 20
 Json = dict[str, Any]
 
@@ -28,14 +31,26 @@ def painted(word: str, stream: IO[str]) -> str:
 
 
 def out(text: str) -> None:
-    """One line of result."""
-    sys.stdout.write(text + "\n")
+    """One line of result.
+
+    Raises:
+        EnvironmentFailure: it cannot be written; a reader who has had enough (`goalrun list | head`) is no failure.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as failure:
+        why = f"cannot write to standard output: {failure.strerror}"
+        raise EnvironmentFailure(why, hint="goalrun status shows it again") from failure
 
 
 def note(text: str) -> None:
     """One line of progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    # That nobody can read it ends no goal.
+    with suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def print_json(value: object) -> None:
@@ -61,7 +76,7 @@ def ending(result: Json) -> Iterator[str]:
         yield f"  {one_line(result['detail'], 600)}"
     if result["snapshot"] is not None:
         yield f"  snapshot {result['snapshot']['commit'][:12]}; see goalrun diff {result['id']}"
-    if result["state"] not in {"achieved", "running"}:
+    if result["state"] not in {*REACHED, "running"}:
         yield f"  go on: goalrun resume {result['id']}"
 
 

@@ -2,48 +2,48 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.clock import TICK_SECONDS
+from goalrun.adapters.clones import head_of
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.home import GOAL_ID
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import replay
-from goalrun.adapters.lock import RunLock, WorkspaceLock
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
-from goalrun.cli.flow_spec import FlowAsked, flow_use
+from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
-from goalrun.cli.reading import find, turn_commit
+from goalrun.cli.reading import find
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
-from goalrun.core.events import GoalStopped
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.core.spec import GoalSpec, Limits
-from goalrun.errors import EnvironmentFailure, SettingsError, SpecError, WorkspaceBusy
+from goalrun.errors import EnvironmentFailure, GoalrunError, Interrupted, SettingsError, SpecError, WorkspaceBusy
 from goalrun.settings import Loaded, load
 from goalrun.wiring import (
     Running,
     Session,
+    clone_for,
     create_goal,
-    note_idle,
+    hand_over_again,
     open_session,
-    open_store,
     require_outside,
+    require_workspace,
     run_goal,
+    salvage_goal,
     start_detached,
     workspace_here,
 )
 
 TOP_LEVEL = (
-    "worker", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota", "worker_isolation",
-    "hidden_checks", "hidden_files",
+    "worker", "workers", "strategy", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota",
+    "worker_isolation", "hidden_checks", "hidden_files",
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
@@ -64,6 +64,7 @@ class Asked(NamedTuple):
     detach: bool
     as_json: bool
     flow: FlowAsked | None = None
+    worktree: bool = False
 
 
 class How(NamedTuple):
@@ -74,6 +75,7 @@ class How(NamedTuple):
     detach: bool
     as_json: bool
     one_turn: bool = False
+    salvage: bool = False
 
 
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
@@ -109,7 +111,9 @@ def start(asked: Asked) -> int:
     alone = asked.flow is not None and asked.flow.alone
     if not alone:
         loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
-    flow = flow_use(asked.flow, objective, loaded.settings, session) if asked.flow is not None else None
+    settings = loaded.settings
+    several = group_use(settings, session) if asked.flow is None else None
+    flow = several if asked.flow is None else flow_use(asked.flow, objective, settings, session)
     make = partial(make_spec, place=place, settings=loaded.settings, session=session, force=asked.force, flow=flow)
 
     # What cannot be isolated as asked is refused before anything exists.
@@ -117,26 +121,42 @@ def start(asked: Asked) -> int:
     choose(spec, session.home.path)
     _tell_who_works(spec, loaded)
     _tell_what_is_left_out(session, place[0], spec.verification.deps)
-    goal = create_goal(
-        session,
-        lambda goal: make(goal, objective),
-        None if alone else hidden_files(loaded.settings, place[0]),
-        "f" if alone else "g",
-    )
+    if asked.worktree:
+        head_of(place[0])
+
+    hidden = None if alone else hidden_files(loaded.settings, place[0])
+    create = partial(_in_clone, session, place, make) if asked.worktree else make
+    goal = create_goal(session, place[0], lambda goal: create(goal, objective), hidden, "f" if alone else "g")
     try:
         return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))
     except WorkspaceBusy:
-        # With --no-wait a busy workspace means that nothing was started.
+        # With --no-wait a busy workspace means that nothing was started; unless somebody has resumed it already.
         session.home.remove(goal)
+        raise
+
+
+def _in_clone(
+    session: Session, place: tuple[Path, str], make: Callable[..., GoalSpec], goal: str, objective: str
+) -> GoalSpec:
+    """The goal in a clone of the repository, which is made here."""
+    top = clone_for(session, goal, place[0])
+    note(f"it works in {top}")
+    try:
+        there = make(goal, objective, place=(top, place[1]))
+        return GoalSpec(**{**dict(there), "origin": str(place[0]), "origin_head": head_of(top)})
+    except BaseException:
+        remove_tree(top.parent)
         raise
 
 
 def _override(given: dict[str, Any]) -> dict[str, Any]:
     """A flag that names one of some alternatives takes back the others that a file may name."""
     both = dict(given)
-    for rivals in (("worker", "worker_cmd"), ("judge", "judges", "judge_cmd")):
+    for rivals in (("worker", "workers", "worker_cmd"), ("judge", "judges", "judge_cmd")):
         if any(name in given for name in rivals):
-            both |= {name: () if name == "judges" else None for name in rivals if name not in given}
+            both |= {name: () if name in {"judges", "workers"} else None for name in rivals if name not in given}
+    if "worker" in given or "worker_cmd" in given:
+        both.setdefault("strategy", None)
     return both
 
 
@@ -184,14 +204,50 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
     """Go on with a goal."""
     session = open_session()
     goal = find(session.home, name)
-    folder = session.home.folder(goal)
-    state = replay(folder / JOURNAL)
+    if how.salvage:
+        note(f"{goal}: {salvage_goal(session, goal) or 'the journal is sound: nothing to salvage'}")
+    if told := hand_over_again(session, goal):
+        # It was cut, or refused, after the goal was achieved.
+        out(told)
+        return 0
+    return _go(session, goal, _resumable(session, goal, changes), how)
+
+
+def _resumable(session: Session, goal: str, changes: dict[str, str]) -> Limits | None:
+    """The limits to go on with, None for those that it has; refuses what could not go on."""
+    state = replay(session.home.folder(goal) / JOURNAL)
     if state.status in {State.ACHIEVED, State.DONE}:
-        raise SpecError(f"{goal} is {state.status.value}; there is nothing to resume", hint="start a new one")
+        raise SpecError(f"goal {goal} is {state.status.value}; there is nothing to resume", hint="start a new one")
     require_outside(Path(state.spec.workspace), session.home)
+    require_workspace(Path(state.spec.workspace))
     limits = after_resume(state, changes)
     require_room(state, limits or state.spec.limits)
-    return _go(session, goal, limits, how)
+    return limits
+
+
+def resume_all(*, as_json: bool) -> int:
+    """Go on, in the background, with every goal whose process is gone; the worst exit code of any."""
+    session = open_session()
+    told: list[dict[str, Any]] = []
+    codes = [0]
+    # The oldest first: those of one workspace get it in the order in which they were made.
+    results = session.home.results(session.home.ids(), turns=False)
+    for goal in [str(each["id"]) for each in results if each["state"] == "interrupted"][::-1]:
+        try:
+            limits = _resumable(session, goal, {})
+            _spawn(session, goal, limits, How("", no_wait=False, detach=True, as_json=as_json))
+            told.append({"id": goal, "resumed": True, "detail": ""})
+        except GoalrunError as failure:
+            told.append({"id": goal, "resumed": False, "detail": str(failure)})
+            codes.append(failure.exit_code)
+            note(f"goalrun: {goal}: {failure}" + (f"\n  try: {failure.hint}" if failure.hint else ""))
+    if as_json:
+        print_json({"schema": 1, "goals": told})
+    for each in [] if as_json else told:
+        out(f"{'resumed' if each['resumed'] else 'not resumed'}  {each['id']}")
+    if not told:
+        note("no goal is interrupted")
+    return max(codes)
 
 
 def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
@@ -231,7 +287,22 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
 
 
 def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int:
-    """Run in the background; returns when the goal's own process has taken over."""
+    _spawn(session, goal, limits, how)
+    if how.as_json:
+        print_json(read_result(session.home.folder(goal)))
+    else:
+        out(goal)
+        note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
+    return 0
+
+
+def _spawn(session: Session, goal: str, limits: Limits | None, how: How) -> None:
+    """Run in the background; returns when the goal's own process has taken over, or has ended well.
+
+    Raises:
+        WorkspaceBusy: another process runs the goal, or has the workspace and ``how.no_wait`` is set.
+        EnvironmentFailure: the process ended at once.
+    """
     folder = session.home.folder(goal)
     control = FileControl(folder)
     if how.hint:
@@ -239,25 +310,26 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
     arguments = [] if limits is None else ["--limits", limits.model_dump_json()]
     log = folder / "runner.log"
     before = last_record(folder)
-    exit_status = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
+    process = start_detached(session, goal, [*arguments, *(["--no-wait"] if how.no_wait else [])])
     end = time.monotonic() + ANSWER_SECONDS
     # One that may not wait is sure of its workspace only once it has recorded its run.
-    while (last_record(folder) == before if how.no_wait else runner(folder) is None) and time.monotonic() < end:
-        code = exit_status()
+    while time.monotonic() < end:
+        code = process.ended()
         ended = code is not None
+        if not ended and runner(folder) == process.pid and not (how.no_wait and last_record(folder) == before):
+            return
         if code == WorkspaceBusy.exit_code:
-            raise WorkspaceBusy(_last_line(log).removeprefix("goalrun: "), hint="wait for it, or leave out --no-wait")
+            hint = "wait for it, or leave out --no-wait" if how.no_wait else f"goalrun status {goal}"
+            raise WorkspaceBusy(_last_line(log).removeprefix("goalrun: "), hint=hint)
         if ended and read_result(folder)["state"] == "interrupted":
             raise EnvironmentFailure(f"the background process ended at once: {_last_line(log)}", hint=f"see {log}")
         if ended:
-            break
+            return
         time.sleep(TICK_SECONDS / 4)
-    if how.as_json:
-        print_json(read_result(folder))
-    else:
-        out(goal)
-        note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
-    return 0
+    raise EnvironmentFailure(
+        f"the background process (pid {process.pid}) of goal {goal} has not begun within {ANSWER_SECONDS:.0f} s",
+        hint=f"it may still do so: goalrun status {goal}; see {log}",
+    )
 
 
 def _last_line(log: Path) -> str:
@@ -277,118 +349,7 @@ def run_detached(goal: str, limits: str, *, no_wait: bool) -> int:
             tell=note,
             limits=Limits.model_validate_json(limits) if limits else None,
             wait=not no_wait,
+            detached=True,
         ),
     )
-    return EXIT_CODES[state.status]
-
-
-def step(name: str, *, as_json: bool) -> int:
-    """One turn, then pause."""
-    session = open_session()
-    goal = find(session.home, name)
-    folder = session.home.folder(goal)
-    if runner(folder) is not None:
-        FileControl(folder).ask("step")
-        note(f"{goal} pauses after this turn")
-        if as_json:
-            print_json(read_result(folder))
-        return 0
-    return resume(goal, {}, How("", no_wait=False, detach=False, as_json=as_json, one_turn=True))
-
-
-def end(name: str, verb: Literal["pause", "stop"], *, as_json: bool) -> int:
-    """Pause or stop a goal, and wait until it is done."""
-    session = open_session()
-    goal = find(session.home, name)
-    folder = session.home.folder(goal)
-    wanted = State.STOPPED if verb == "stop" else State.PAUSED
-    now = read_result(folder)["state"]
-    if now == "achieved":
-        raise SpecError(f"goal {goal} is achieved; there is nothing to {verb}")
-    if now == wanted.value or (verb == "pause" and now not in {"running", "interrupted"}):
-        note(f"{goal} is {now} already")
-    else:
-        _end_running(session, goal, verb, wanted)
-    if as_json:
-        print_json(read_result(folder))
-    else:
-        out(f"{read_result(folder)['state']}  {goal}")
-    return 0
-
-
-def _end_running(session: Session, goal: str, verb: Literal["pause", "stop"], wanted: State) -> None:
-    folder = session.home.folder(goal)
-    control = FileControl(folder)
-    until = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < until:
-        now = read_result(folder)["state"]
-        if runner(folder) is not None:
-            if not control.asked(verb):
-                # Also after a resume that began meanwhile and dropped what was asked of the run before it.
-                control.ask(verb)
-        elif now == wanted.value or (verb == "pause" and now != "interrupted") or now == "achieved":
-            # Done as asked, or the goal came to an end of its own first.
-            control.clear()
-            return
-        elif note_idle(session, goal, GoalStopped(state=wanted, detail=f"goalrun {verb}")) is not None:
-            control.clear()
-            return
-        time.sleep(TICK_SECONDS / 4)
-    raise EnvironmentFailure(
-        f"goal {goal} (pid {runner(folder)}) does not {verb} within {ANSWER_SECONDS:.0f} s",
-        hint=f"look at that process; the request stays in {folder / 'control'}",
-    )
-
-
-def hint(name: str, text: str) -> int:
-    """Leave a hint for the next turn."""
-    session = open_session()
-    goal = find(session.home, name)
-    if not text.strip() or GOAL_ID.fullmatch(text.strip()):
-        raise SpecError("the hint is empty", hint="goalrun hint GOAL TEXT")
-    state = session.home.result(goal)["state"]
-    if state == "achieved":
-        raise SpecError(f"goal {goal} is achieved; nobody would read the hint")
-    FileControl(session.home.folder(goal)).hint(text)
-    note(f"{goal}: the next turn will read it" + ("" if state == "running" else f"; goalrun resume {goal}"))
-    return 0
-
-
-def restore(name: str, turn: str, *, as_json: bool) -> int:
-    """Put a turn's files into the workspace."""
-    session = open_session()
-    goal = find(session.home, name)
-    folder = session.home.folder(goal)
-    state = replay(folder / JOURNAL)
-    target = turn_commit(state, turn)
-    with _held(session, goal, folder, Path(state.spec.workspace)):
-        store = open_store(folder, state.spec)
-        now = store.snapshot("before-restore", last=False)
-        known = {record.outcome.snapshot.tree for record in state.turns}
-        known |= {found.tree for found in (state.base, state.last_snapshot) if found is not None}
-        if now.tree not in known:
-            raise SpecError(
-                f"the workspace {state.spec.workspace} holds work that is in no snapshot of {goal}",
-                hint="commit or move it away first",
-            )
-        store.check_out(now.tree, target.tree)
-    if as_json:
-        print_json(read_result(folder))
-    else:
-        out(f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}")
-    return 0
-
-
-@contextmanager
-def _held(session: Session, goal: str, folder: Path, workspace: Path) -> Iterator[None]:
-    """A goal and its workspace, held by this command."""
-    run = RunLock(folder)
-    if not run.acquire():
-        raise WorkspaceBusy(f"goal {goal} is running", hint=f"goalrun pause {goal} first")
-    lock = WorkspaceLock(session.home.path, workspace, goal)
-    try:
-        lock.acquire(wait=False, poll=lambda: None, on_wait=lambda _: None)
-        yield
-    finally:
-        lock.release()
-        run.release()
+    return EXIT_CODES.get(state.status, Interrupted.exit_code)

@@ -5,7 +5,9 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +16,14 @@ import typer
 
 from goalrun.adapters import git
 from goalrun.adapters.clock import utc_now
+from goalrun.adapters.clones import clones_of
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.isolation import probe as probe_isolation
-from goalrun.adapters.lock import kernel_lock
+from goalrun.adapters.lock import kernel_lock, taken
 from goalrun.adapters.prepare import forget
 from goalrun.adapters.sandbox import probe, strongest
+from goalrun.adapters.views import REACHED
 from goalrun.cli import projects
 from goalrun.cli.render import note, out, paint, print_json
 from goalrun.core.evidence import count
@@ -128,29 +133,30 @@ def _home_works(home: Home) -> str:
 
 def _lock_works(folder: Path) -> str:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        try:
-            with kernel_lock(Path(scratch, "probe")).acquire(timeout=0):
-                return "work in the state folder"
-        except NotImplementedError:
-            raise SettingsError("not in the state folder's file system") from None
+        lock = kernel_lock(Path(scratch, "probe"))
+        if not taken(lock, 0):
+            raise SettingsError("not in the state folder's file system")
+        lock.release()
+    return "work in the state folder"
 
 
-def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
+def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
     """Remove achieved goals, and cached results of ``--prepare``, that are old enough."""
     try:
         age = timedelta(seconds=float(str(seconds(older_than))))
     except (ValueError, OverflowError) as failure:
         raise SettingsError(f"--older-than: {failure}") from failure
     home = open_session().home
-    kept, gone = 0, []
-    for result in home.results():
-        achieved = result["state"] == "achieved" and not result.get("unreadable")
-        if achieved and utc_now() - datetime.fromisoformat(result["created_at"]) >= age:
-            gone.append(str(result["id"]))
-        else:
-            kept += 1
+    with home.removing() if not dry_run else nullcontext():
+        known = home.ids()
+        wanted = list(_to_remove(home, known, age, keep))
+        busy = [] if dry_run else [goal for goal in wanted if not home.set_aside(goal)]
+    gone = [goal for goal in wanted if goal not in busy]
     for goal in [] if dry_run else gone:
-        home.remove(goal)
+        remove_tree(clones_of(home.path) / goal)
+    kept = len(known) - len(gone)
+    for goal in busy:
+        note(f"{goal} is kept: another command has it in its hands")
     before = (utc_now() - age).timestamp()
     prepared = forget(home.path, lambda used: used <= before, dry_run=dry_run)
     if as_json:
@@ -163,6 +169,18 @@ def clean(older_than: str, *, dry_run: bool, as_json: bool) -> int:
         if prepared:
             out(f"{verb} {count(prepared, 'cached result')} of --prepare")
     return 0
+
+
+def _to_remove(home: Home, known: list[str], age: timedelta, keep: int) -> Iterator[str]:
+    """The achieved goals that are old enough, but for the newest ``keep`` of each workspace."""
+    met: Counter[str] = Counter()
+    for result in home.results(known, turns=False):
+        if result["state"] not in REACHED or result.get("unreadable"):
+            continue
+        met[result["workspace"]] += 1
+        old = utc_now() - datetime.fromisoformat(result["created_at"]) >= age
+        if old and met[result["workspace"]] > keep:
+            yield str(result["id"])
 
 
 def config(*, as_json: bool) -> int:

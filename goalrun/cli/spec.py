@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -73,7 +74,7 @@ def make_spec(
     """
     workspace, subfolder = place
     alone = flow is not None and flow.alone
-    worker = worker_of(settings, session) if flow is None else flow_as_worker(flow)
+    worker = worker_of(settings, session) if flow is None else flow_as_worker(flow, settings)
     verification = settings.verification
     conventional = verification.prepare is None
     deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
@@ -102,8 +103,10 @@ def make_spec(
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
 
 
-def flow_as_worker(flow: FlowUse) -> AgentSpec:
-    """What stands for a flow where a goal's worker is spoken of."""
+def flow_as_worker(flow: FlowUse, settings: Settings) -> AgentSpec:
+    """What stands for a flow where a goal's worker is spoken of; for several workers, the first."""
+    if settings.workers:
+        return flow.agents[",".join(settings.workers[0])]
     return AgentSpec(name=flow.flow.name, command=("goalrun", "flow", "run", flow.flow.name))
 
 
@@ -137,6 +140,8 @@ def worker_of(settings: Settings, session: Session) -> AgentSpec:
         return AgentSpec(name=PLAIN_COMMAND, command=shell_command(settings.worker_cmd))
     known = agents(settings)
     path = session.environment.get("PATH")
+    if settings.strategy is not None and not settings.workers:
+        raise SpecError(f"--strategy {settings.strategy} needs several workers", hint="-w claude -w codex")
     names = (
         settings.worker
         or tuple(name for name, agent in known.items() if agent.order and shutil.which(agent.command[0], path=path))[:1]
@@ -144,6 +149,12 @@ def worker_of(settings: Settings, session: Session) -> AgentSpec:
     if not names:
         looked_for = ", ".join(name for name, agent in known.items() if agent.order)
         raise SpecError(f"no worker: none of {looked_for} is installed", hint="install one, or give --worker-cmd CMD")
+    return worker_chain(names, settings, session)
+
+
+def worker_chain(names: Sequence[str], settings: Settings, session: Session) -> AgentSpec:
+    """An agent as a worker, with those that stand in for it."""
+    known = agents(settings)
     chain = [worker_agent(name, _agent(name, known), session) for name in names]
     return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
 

@@ -222,11 +222,3 @@ def score(outcome: TurnOutcome) -> tuple[int, int, int, int]:
         sum(check.tests.passed for check in checks if check.tests is not None),
         -outcome.snapshot.diff_files,
     )
-
-
-def best_turn(state: GoalState) -> int | None:
-    """The turn with the highest score; the earliest of equals; None before the first."""
-    if not state.turns:
-        return None
-    best = max(state.turns, key=lambda record: (score(record.outcome), -record.outcome.turn))
-    return best.outcome.turn

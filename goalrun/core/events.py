@@ -12,6 +12,7 @@ from goalrun.core.model import (
     CallRecord,
     Judgement,
     ProcessIdentity,
+    Session,
     Snapshot,
     State,
     StepRecord,
@@ -63,11 +64,12 @@ class BaseVerified(Value):
 
 
 class TurnStarted(Value):
-    """A turn begins, or begins again after it was cut."""
+    """A turn begins, or begins again after it was cut. ``agent`` is asked; old journals do not name it."""
 
     kind: Literal["turn_started"] = "turn_started"
     turn: int
     attempt: int
+    agent: str = ""
     hints: tuple[str, ...] = ()
 
 
@@ -114,6 +116,7 @@ class TurnInterrupted(Value):
 
     Attributes:
         usage: of the cut run, where nothing else records it; None is unknown.
+        session: to go on with, as its output names it.
     """
 
     kind: Literal["turn_interrupted"] = "turn_interrupted"
@@ -121,6 +124,7 @@ class TurnInterrupted(Value):
     reason: str
     snapshot: Snapshot
     usage: Usage | None = None
+    session: Session | None = None
 
 
 class TurnParked(Value):
@@ -170,6 +174,16 @@ class StepSettled(Value):
     turn: int
     path: str
     step: StepRecord
+
+
+class FlowTold(Value):
+    """A worker in Python says something: a phase that begins, or a line for the log."""
+
+    kind: Literal["flow_told"] = "flow_told"
+    turn: int
+    path: str
+    what: Literal["phase", "log"]
+    text: str
 
 
 class Answered(Value):
@@ -248,6 +262,7 @@ Event = (
     | CallStarted
     | CallFinished
     | StepSettled
+    | FlowTold
     | Answered
     | WorkerEnded
     | WorkerFinished

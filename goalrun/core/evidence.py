@@ -28,26 +28,27 @@ _NOT_SECRET_NAME = re.compile(
 _PATH = re.compile(r"(?:/[\w.@-]+){2,}/?")
 _SURELY_SECRET = re.compile(r"secret|token|passw|[_-]pwd", re.IGNORECASE)
 
-# Shapes of well-known credentials; the sources are the providers' own documentation of their prefixes.
+# Shapes of well-known credentials; the sources are the providers' own documentation of their prefixes. What comes last
+# in one has no longest length: nothing of a secret may be left over.
 _SECRET_SHAPES = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s]{0,8000}-----END [A-Z ]{0,30}PRIVATE KEY-----"
-    r"|\bsk-[A-Za-z0-9_-]{16,200}"
-    r"|\bgh[pousr]_[A-Za-z0-9]{30,100}"
-    r"|\bgithub_pat_[A-Za-z0-9_]{30,100}"
-    r"|\bglpat-[A-Za-z0-9_-]{18,60}"
+    r"|\bsk-[A-Za-z0-9_-]{16,}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{30,}"
+    r"|\bglpat-[A-Za-z0-9_-]{18,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|\bxox[abprs]-[A-Za-z0-9-]{10,100}"
-    r"|\bAIza[A-Za-z0-9_-]{30,60}"
-    r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,100}"
-    r"|\bhf_[A-Za-z0-9]{30,60}"
-    r"|\bnpm_[A-Za-z0-9]{30,60}"
-    r"|\bpypi-[A-Za-z0-9_-]{40,300}"
-    r"|\beyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
+    r"|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"
+    r"|\bhf_[A-Za-z0-9]{30,}"
+    r"|\bnpm_[A-Za-z0-9]{30,}"
+    r"|\bpypi-[A-Za-z0-9_-]{40,}"
+    r"|\beyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,}"
 )
-_SECRET_HEADER = re.compile(r"(?i)\b((?:authorization|x-api-key)\s*[:=]\s*(?:bearer\s+|basic\s+)?)[^\s\"']{8,2000}")
+_SECRET_HEADER = re.compile(r"(?i)\b((?:authorization|x-api-key)\s*[:=]\s*(?:bearer\s+|basic\s+)?)[^\s\"']{8,}")
 _SECRET_ASSIGNMENT = re.compile(
     r"(?i)\b((?:[a-z0-9]{1,40}[_-]){0,4}(?:api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)"
-    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)[^\s\"',;]{8,500}"
+    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)[^\s\"',;]{8,}"
 )
 _ANSI = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,10}[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\-_])")
 

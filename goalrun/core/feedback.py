@@ -73,4 +73,5 @@ def _worker(outcome: TurnOutcome) -> Iterator[str]:
     if worker.outcome == "timeout":
         yield f"Your last turn was ended after {worker.seconds:.0f} seconds. Work in smaller steps."
     elif worker.outcome == "failed":
-        yield f"Your last turn ended with exit status {worker.exit_code}."
+        status = f"ended with exit status {worker.exit_code}." if worker.exit_code is not None else "failed."
+        yield f"Your last turn {status}" + (f" {worker.reason}" if worker.exit_code is None and worker.reason else "")

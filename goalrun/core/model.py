@@ -371,13 +371,17 @@ class OpenTurn(Value):
     """A turn under way: what of it is already recorded and must not be done, or paid for, again.
 
     Attributes:
+        agent: who was asked last.
+        failed: why that agent could not do it; that is recorded, and what it left is not a snapshot yet.
         parks: how often its worker has asked to wait for something.
         wait_for: what it waits for now.
     """
 
     turn: int
     attempt: int = 1
+    agent: str = ""
     launched: bool = False
+    failed: str = ""
     interrupted: str = ""
     parks: int = 0
     wait_for: str = ""
@@ -391,10 +395,12 @@ class GoalState(Value):
     """The fold of a goal's journal.
 
     Attributes:
+        best: the turn with the highest score, the earliest of equals; None before the first.
         usage: tokens and USD of worker and judge together; ``seconds`` is running time.
         sessions: the last one of each agent.
         limited: agents that hit a provider's limit, and when each may be asked again (ISO 8601).
         fresh_from: index of the first turn that counts for stuck detection (a resume starts afresh).
+        judging: a judge was asked, and nothing of its answer, or of what it spent, is recorded yet.
         processes: identities journalled since the last run began, for reaping after a crash.
     """
 
@@ -407,6 +413,7 @@ class GoalState(Value):
     base_verification: VerificationReport | None = None
     base_judgement: Judgement | None = None
     turns: tuple[TurnRecord, ...] = ()
+    best: int | None = None
     open: OpenTurn | None = None
     usage: Usage = NOTHING_SPENT
     seconds_before: float = 0.0
@@ -415,6 +422,7 @@ class GoalState(Value):
     hints: tuple[str, ...] = ()
     feedback: str = ""
     fresh_from: int = 0
+    judging: bool = False
     processes: tuple[ProcessIdentity, ...] = ()
     flow: FlowProgress = FlowProgress()
 

@@ -146,6 +146,16 @@ class Worker(Protocol):
         """
         ...
 
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        """What is known of a run that did not come to its end: what it spent, and the session to go on with.
+
+        Args:
+            turn: of the run.
+            attempt: of the turn.
+            before: the agent's session at that time.
+        """
+        ...
+
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """Whether a command that the worker waits for succeeds now, run as the worker is."""
         ...

@@ -1,8 +1,8 @@
 """Is the goal getting anywhere? Told from trees, failing checks and reasons; nothing a worker can talk about."""
 
 import re
-from collections.abc import Sequence
-from itertools import combinations, pairwise
+from collections.abc import Iterable, Sequence
+from itertools import combinations, pairwise, takewhile
 
 from goalrun.core.model import CheckResult, TurnOutcome, TurnRecord, VerificationReport
 from goalrun.core.value import Value
@@ -70,19 +70,14 @@ def _passed(report: VerificationReport) -> int:
     return sum(check.tests.passed for check in report.checks if check.tests is not None)
 
 
-def _running(flags: Sequence[bool]) -> int:
-    """How many of the last flags are true without a gap."""
-    count = 0
-    for flag in reversed(flags):
-        if not flag:
-            break
-        count += 1
-    return count
+def _running(flags: Iterable[bool]) -> int:
+    """How many flags are true before the first that is not; no more of them are asked for."""
+    return sum(1 for _ in takewhile(bool, flags))
 
 
 def _unchanged(base_tree: str, outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
     trees = [base_tree] + [outcome.snapshot.tree for outcome in outcomes]
-    turns = _running([new == old for old, new in pairwise(trees)])
+    turns = _running(new == old for new, old in pairwise(reversed(trees)))
     quick = turns and all(outcome.worker.seconds < QUICK_SECONDS for outcome in outcomes[-turns:])
     why = f"no file has changed for {turns} turn{'s' if turns != 1 else ''} running"
     return Standstill(turns=turns, after=after, why=why + (", each over within seconds" if quick else ""))
@@ -95,7 +90,8 @@ def _going_round(base_tree: str, outcomes: Sequence[TurnOutcome]) -> Standstill:
     """
     trees = [outcome.snapshot.tree for outcome in outcomes if outcome.verification.outcome != "tampered"]
     honest = [base_tree, *trees]
-    back = [tree in honest[:place] and tree != honest[place - 1] for place, tree in enumerate(honest) if place > 0]
+    places = range(len(trees), 0, -1)
+    back = (honest[place] in honest[:place] and honest[place] != honest[place - 1] for place in places)
     turns = 0 if outcomes[-1].verification.outcome == "tampered" else _running(back)
     return Standstill(turns=turns, after=2, why="the files went back to an earlier state (A → B → A)")
 
@@ -103,12 +99,12 @@ def _going_round(base_tree: str, outcomes: Sequence[TurnOutcome]) -> Standstill:
 def _same_failures(outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
     last = outcomes[-1].verification
     signature = failing_signature(last)
-    same = [
+    same = (
         bool(signature)
         and failing_signature(outcome.verification) == signature
         and _passed(outcome.verification) >= _passed(last)
-        for outcome in outcomes
-    ]
+        for outcome in reversed(outcomes)
+    )
     # The first failure repeats nothing.
     turns = running if (running := _running(same)) > 1 else 0
     return Standstill(turns=turns, after=after, why=f"the same checks have failed for {turns} turns running")

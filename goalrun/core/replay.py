@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from goalrun.core.decide import uncounted
+from goalrun.core.decide import score, uncounted
 from goalrun.core.events import (
     AgentFailed,
     Answered,
@@ -12,6 +12,7 @@ from goalrun.core.events import (
     CallFinished,
     CallStarted,
     Event,
+    FlowTold,
     GoalCreated,
     GoalStopped,
     JudgementFinished,
@@ -29,7 +30,7 @@ from goalrun.core.events import (
     WorkerEnded,
     WorkerFinished,
 )
-from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage, WorkerReport
+from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage
 from goalrun.core.spec import GoalSpec
 
 _OF_A_TURN = (
@@ -93,7 +94,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
         case ProcessStarted():
             worker = event.role == "worker"
             opened = _with_open(state, launched=True) if worker and state.open is not None else state
-            return _with(opened, processes=(*state.processes, event.process))
+            judging = state.judging or event.role == "judge"
+            return _with(opened, judging=judging, processes=(*state.processes, event.process))
         case AgentFailed():
             return _agent_failed(state, event)
         case QuotaWait():
@@ -102,18 +104,19 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             return _with(state, status=State.RUNNING, detail="")
         case TurnInterrupted():
             again = OpenTurn(**{**dict(_again(state)), "interrupted": event.reason})
-            return _with(state, open=again, usage=_spent(state, event.usage), flow=_cut_flow(state.flow))
+            known = _with(state, sessions=_sessions(state, _open(state).agent, event.session))
+            return _with(known, open=again, usage=_spent(state, event.usage), flow=_cut_flow(state.flow))
         case TurnParked():
             return _parked(state, event)
         case WorkerEnded():
             known = _with_open(state, worker=event.report)
-            return _with(known, sessions=_sessions(state, event.report))
+            return _with(known, sessions=_sessions(state, event.report.agent, event.report.session))
         case WorkerFinished():
             return _with_open(state, worker=event.report, snapshot=event.snapshot)
         case VerificationFinished():
             return _with_open(state, verification=event.report)
         case JudgementFinished():
-            return _with_open(state, judgement=event.judgement)
+            return _with_open(_with(state, judging=False), judgement=event.judgement)
         case TurnFinished():
             return advance(state, event.record)
         case GoalStopped():
@@ -121,6 +124,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             return _with(asked, status=event.state, detail=event.detail)
         case CallStarted() | CallFinished() | StepSettled() | Answered():
             return _flow_went_on(state, event)
+        case FlowTold():
+            return state
         case GoalCreated():
             raise ValueError("a goal is created once")
         case _:
@@ -134,9 +139,11 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
         raise ValueError(f"turn {outcome.turn} cannot follow {len(state.turns)} turns")
     ends = record.decision != "continue"
     seconds = state.usage.seconds
+    better = state.best is None or score(outcome) > score(state.turns[state.best - 1].outcome)
     return _with(
         state,
         turns=(*state.turns, record),
+        best=outcome.turn if better else state.best,
         open=None,
         usage=_with_seconds(state.usage.plus(uncounted(outcome)), seconds),
         hints=(),
@@ -178,8 +185,8 @@ def _with_flow(state: GoalState, **changes: object) -> GoalState:
 
 def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
     limited = {**state.limited, event.agent: event.until} if event.until else state.limited
-    after = _with(state, limited=limited, usage=_spent(state, event.usage))
-    return _with_open(after, launched=False) if event.role == "worker" else after
+    after = _with(state, limited=limited, usage=_spent(state, event.usage), judging=False)
+    return _with_open(after, failed=event.reason) if event.role == "worker" else after
 
 
 def _parked(state: GoalState, event: TurnParked) -> GoalState:
@@ -187,7 +194,7 @@ def _parked(state: GoalState, event: TurnParked) -> GoalState:
     wait_for = event.report.wait_for
     parked = {"interrupted": waited, "parks": _open(state).parks + 1, "wait_for": wait_for}
     again = OpenTurn(**{**dict(_again(state)), **parked})
-    sessions = _sessions(state, event.report)
+    sessions = _sessions(state, event.report.agent, event.report.session)
     usage = _spent(state, event.report.usage)
     return _with(state, open=again, sessions=sessions, usage=usage, detail=f"the worker waits for: {wait_for}")
 
@@ -203,8 +210,8 @@ def _spent(state: GoalState, usage: Usage | None) -> Usage:
     return _with_seconds(state.usage.plus(usage or Usage()), state.usage.seconds)
 
 
-def _sessions(state: GoalState, report: WorkerReport) -> Mapping[str, Session]:
-    return {**state.sessions, report.agent: report.session} if report.session is not None else state.sessions
+def _sessions(state: GoalState, agent: str, session: Session | None) -> Mapping[str, Session]:
+    return {**state.sessions, agent: session} if session is not None else state.sessions
 
 
 def _run_started(state: GoalState, event: RunStarted) -> GoalState:
@@ -219,6 +226,9 @@ def _run_started(state: GoalState, event: RunStarted) -> GoalState:
         detail="",
         worker_isolation=event.worker_isolation,
         seconds_before=state.usage.seconds,
+        # A judge that was asked when the last run was cut: nobody knows what it spent.
+        usage=_spent(state, None) if state.judging else state.usage,
+        judging=False,
         fresh_from=len(state.turns) if resumed_stuck else state.fresh_from,
         processes=(),
     )
@@ -234,6 +244,7 @@ def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
         status=State.ACHIEVED if event.achieved else state.status,
         detail=event.detail,
         usage=spent,
+        judging=False,
         processes=(),
     )
 
@@ -241,7 +252,8 @@ def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
 def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
     known = dict(_again(state)) if state.open is not None else {}
     interrupted = state.open.interrupted if state.open is not None else ""
-    opened = OpenTurn(**{**known, "turn": event.turn, "attempt": event.attempt, "interrupted": interrupted})
+    begun = {"turn": event.turn, "attempt": event.attempt, "agent": event.agent, "interrupted": interrupted}
+    opened = OpenTurn(**{**known, **begun})
     fresh = _with_flow(state, steps={})
     return _with(fresh, open=opened, hints=event.hints, processes=(), detail="")
 

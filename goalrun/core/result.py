@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from goalrun.core.decide import best_turn, turn_usage
+from goalrun.core.decide import turn_usage
 from goalrun.core.model import GoalState, Judgement, Snapshot, TurnOutcome, TurnRecord, Usage, VerificationReport
 
 SCHEMA = 1
@@ -29,7 +29,7 @@ def head(state: GoalState) -> Json:
         "base": _snapshot(state.base),
         "base_verification": verification(state.base_verification) if state.base_verification else None,
         "snapshot": _snapshot(shown),
-        "best_turn": best_turn(state),
+        "best_turn": state.best,
     }
 
 

@@ -131,6 +131,8 @@ class GoalSpec(Value):
         workspace: real path of the workspace's top folder.
         flow: the worker, where it is more than one agent.
         subfolder: where in it worker and checks start; "" is the top.
+        origin: the user's repository, where the workspace is a clone of it; "" where it is the user's own.
+        origin_head: the commit that was checked out there; "" for none.
         hidden_checks: run last, and never shown to the worker; ``$GOALRUN_HIDDEN`` names their files.
         judges: all of them have to agree; none means that the checks alone decide.
         force: run the worker even where the base already passes.
@@ -143,6 +145,8 @@ class GoalSpec(Value):
     objective: Text
     workspace: Text
     subfolder: str = ""
+    origin: str = ""
+    origin_head: str = ""
     worker: AgentSpec
     flow: FlowUse | None = None
     checks: tuple[Text, ...] = ()

@@ -65,6 +65,13 @@ class Made(NamedTuple):
     why: str = ""
 
 
+class Cancelled(Interrupted):
+    """A call is not needed any more: somebody else was faster."""
+
+    def __init__(self) -> None:
+        super().__init__("stop", "it is not needed any more")
+
+
 class Calls:
     """Makes the calls of one run of a flow, from any thread.
 
@@ -121,6 +128,11 @@ class Calls:
             )
             self.note(begun)
             return Made(self._made(call, begun), why)
+
+    def knows(self, call: Call) -> bool:
+        """Whether its result, or an equal one, is there from before."""
+        with self._lock:
+            return call.cache and bool(self._left.get(call.key))
 
     def note(self, event: Event) -> None:
         """Record an event; one thread at a time."""
@@ -228,18 +240,34 @@ class Calls:
 
     def _made(self, call: Call, begun: CallStarted) -> Result:
         before = call.files.snapshot().tree if call.writes else ""
-        place = f"flow-{self.task.attempt}/{_folder(call.path)}-{begun.key[:8]}-{begun.number}"
+        place = f"flow-{self.task.attempt}/{folder_of(call.path)}-{begun.key[:8]}-{begun.number}"
         try:
             report = self._asked(call, place)
         except AgentFailure as failure:
             report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
             if failure.kind != "failed":
-                self.halt(failure)
+                # What it spent is in this call's record.
+                self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
+        except Cancelled as over:
+            self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before))
+            raise
+        except Interrupted as asked:
+            # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
+            self.ports.poll()
+            report = WorkerReport(outcome="failed", reason=str(asked))
+        result = self._finished(call, begun, report, (place, before))
+        self.check()
+        return result
+
+    def _finished(self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str]) -> Result:
+        """Record what came of a call; ``at`` is the place of its words, and the tree that it began with."""
+        place, before = at
         result = _result(call, report)
         after = call.files.snapshot().tree if call.writes else ""
-        result = Result(**{**dict(result), "before": before, "after": after})
-        kept, digest = self._put(place, result)
         usage = NOTHING_SPENT if call.command else report.usage
+        cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
+        result = Result(**{**dict(result), "before": before, "after": after, **cost})
+        kept, digest = self._put(place, result)
         record = CallRecord(
             status=result.status,
             reason=result.reason,
@@ -255,7 +283,6 @@ class Calls:
         with self._lock:
             self.spent = self.spent.plus(usage or Usage())
             self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
-        self.check()
         return result
 
     def _asked(self, call: Call, place: str) -> WorkerReport:
@@ -312,12 +339,6 @@ def _ended(report: WorkerReport) -> str:
     return "it took too long" if report.outcome == "timeout" else f"it ended with exit status {report.exit_code}"
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
+    """A step's path as a name of a folder, or of a ref."""
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in path)[:80]
-
-
-class Cancelled(Interrupted):
-    """A call is not needed any more: somebody else was faster."""
-
-    def __init__(self) -> None:
-        super().__init__("stop", "it is not needed any more")

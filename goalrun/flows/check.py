@@ -1,7 +1,6 @@
 """Whether a flow can run: what the core finds, and what only files can tell."""
 
 import ast
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from goalrun.core.flow.plan import Where
 from goalrun.core.flow.problems import Problem, problems
 from goalrun.errors import FlowError
 from goalrun.flows.files import Folder, named_flow, parse_text, read_text
-from goalrun.flows.parse import lines_of, located
-
-_FUNCTION = re.compile(r"(?P<file>[\w./ -]+\.py):(?P<name>[A-Za-z_]\w*)")
+from goalrun.flows.parse import FUNCTION, lines_of, located
 
 
 def check_flow(flow: Flow, agents: Collection[str], folders: Sequence[Folder]) -> list[str]:
@@ -46,7 +43,7 @@ def _functions(flow: Flow, at: Where) -> Iterator[Problem]:
 
 def _bad_function(python: str, folder: Path) -> str:
     """Why there is no such function, on one line; "" where there is. The file is read, not run."""
-    match = _FUNCTION.fullmatch(python)
+    match = FUNCTION.fullmatch(python)
     if match is None:
         return f"{python[:80]!r} is not file.py:function"
     try:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from goalrun.core.flow.model import Flow
 from goalrun.errors import FlowError
+from goalrun.flows.functions import flows_in, function_flow
 from goalrun.flows.goals import parse_goal_file
-from goalrun.flows.parse import parse_flow
+from goalrun.flows.parse import FUNCTION, parse_flow
 
 MAX_FILE_BYTES = 5_000_000
 SUFFIXES = (".toml", ".json")
@@ -54,6 +55,8 @@ def load_flow(name: str, folders: Sequence[Folder]) -> Flow:
     """
     if Path(name).suffix in SUFFIXES:
         return read_flow(Path(name))
+    if FUNCTION.fullmatch(name):
+        return function_flow(name)
     if not _NAME.fullmatch(name):
         raise FlowError(f"{name[:80]!r} is no name of a flow", hint="letters, digits, - and _; or a file.toml")
     flow = named_flow(name, folders)
@@ -90,7 +93,8 @@ def whole_flow(flow: Flow, folders: Sequence[Folder]) -> Flow:
         now, near = rest.pop()
         near |= now.flows.keys()
         rest += [(inner, near) for inner in now.flows.values()]
-        for name in {step.flow for step in now.steps if step.flow is not None} - near - inside.keys():
+        asked = {step.flow for step in now.steps if step.flow is not None} | flows_in(now.code.values())
+        for name in asked - near - inside.keys():
             inside[name] = load_flow(name, folders)
             rest.append((inside[name], near))
     return flow.model_copy(update={"flows": inside})

@@ -1,7 +1,9 @@
 """From the data of a file to a flow."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from goalrun.flows.faults import faults
 from goalrun.flows.lines import Lines, json_lines, line_at, toml_lines
 
 MAX_SCHEMA_BYTES = 1_000_000
+MAX_CODE_BYTES = 1_000_000
+FUNCTION = re.compile(r"(?P<file>[\w./ -]+\.py):(?P<name>[A-Za-z_]\w*)")
+"""How a step names a function."""
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -83,7 +88,20 @@ def _prepared(data: Mapping[str, Any], name: str, source: str) -> dict[str, Any]
         flow["flows"] = {
             key: _prepared(value, key, source) if isinstance(value, dict) else value for key, value in inner.items()
         }
-    return {"name": name, **flow, "source": source}
+    return {"name": name, **flow, "source": source, "code": _code(flow, source)}
+
+
+def _code(flow: Mapping[str, Any], source: str) -> dict[str, str]:
+    """What the Python files of a flow's steps say; what is wrong with them ``check_flow`` tells."""
+    steps = flow.get("steps")
+    found: dict[str, str] = {}
+    for step in steps if isinstance(steps, list) and source else ():
+        python = step.get("python") if isinstance(step, dict) else None
+        if isinstance(python, str) and FUNCTION.fullmatch(python):
+            name = python.rpartition(":")[0]
+            with suppress(OSError, UnicodeDecodeError), (Path(source).parent / name).open("rb") as file:
+                found[name] = file.read(MAX_CODE_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+    return found
 
 
 def _schemas(flow: dict[str, Any], folder: Path | None, at: Where = ()) -> Iterator[Problem]:

@@ -1,16 +1,21 @@
 """What a flow needs of the world, as protocols."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from goalrun.core.flow.model import Result
-from goalrun.core.model import Snapshot
-from goalrun.core.ports import Clock, Worker
+from goalrun.core.flow.model import Result, Step
+from goalrun.core.model import GoalState, Snapshot, VerificationReport
+from goalrun.core.ports import Clock, OnProcess, Worker
 from goalrun.core.spec import AgentSpec
+from goalrun.core.value import JsonObject
 
 Poll = Callable[[], None]
 """Raises ``Interrupted`` when something has to end."""
+Heard = Callable[[JsonObject, Callable[[JsonObject], None], int], None]
+"""Called with a message of a child process, what answers it, and its size in bytes."""
+Listen = Callable[[Heard], AbstractContextManager[Mapping[str, str]]]
+"""Listens to one child process; gives the variables by which that finds the way."""
 
 
 class Files(Protocol):
@@ -21,8 +26,8 @@ class Files(Protocol):
         """Where they are."""
         ...
 
-    def snapshot(self) -> Snapshot:
-        """Keep them as they are."""
+    def snapshot(self, label: str = "steps") -> Snapshot:
+        """Keep them as they are, under a ref that the label names."""
         ...
 
     def bring(self, before: str, after: str) -> bool:
@@ -35,6 +40,10 @@ class Files(Protocol):
 
     def diff(self, before: str, after: str) -> str:
         """What differs, as a bounded patch."""
+        ...
+
+    def lines(self, before: str, after: str) -> int:
+        """How many lines differ; a file that is no text counts as one."""
         ...
 
 
@@ -70,14 +79,20 @@ class FlowPorts(NamedTuple):
             be had.
         poll: raises ``Interrupted`` when the goal is asked to pause or stop.
         slots: one of so many on this machine, held while an agent runs.
+        listen: for what a worker in Python asks.
+        missing: why an agent cannot be started at all; "" where it can.
+        verify: what the checks say of a snapshot.
     """
 
     hire: "Hire"
+    missing: Callable[[AgentSpec], str]
+    verify: "Verify"
     slots: "Slots"
     desk: Desk
     shelf: Shelf
     clock: Clock
     poll: Poll
+    listen: Listen
 
 
 class Hire(Protocol):
@@ -85,6 +100,22 @@ class Hire(Protocol):
 
     def __call__(self, agent: AgentSpec, folder: str, *, writes: bool, poll: Poll) -> Worker:
         """A worker; ``poll`` is called while it runs, and what it raises ends it."""
+        ...
+
+
+class Verify(Protocol):
+    """See ``FlowPorts``."""
+
+    def __call__(
+        self, state: GoalState, step: Step, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Poll
+    ) -> VerificationReport:
+        """Check a snapshot of a step's: with the step's checks, else with the goal's own.
+
+        What is protected comes from the goal's base. May be used by several threads.
+
+        Raises:
+            EnvironmentFailure: the checks could not be run; this is no result.
+        """
         ...
 
 

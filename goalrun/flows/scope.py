@@ -1,6 +1,7 @@
 """What the placeholders of a step's texts stand for."""
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import NamedTuple
 
 from goalrun.core.flow.loose import find_json
@@ -9,6 +10,8 @@ from goalrun.core.flow.moves import satisfied
 from goalrun.core.flow.plan import edges, roots
 from goalrun.core.flow.refs import Ref, field, fill
 from goalrun.core.model import GoalState
+from goalrun.core.prompt import worker_prompt
+from goalrun.core.spec import GoalSpec, Limits
 from goalrun.core.value import Json
 from goalrun.flows.ports import Files
 
@@ -63,7 +66,7 @@ class Scope(NamedTuple):
             "steps": lambda: self._of_step(rest),
             "needs": lambda: "\n\n".join(text for _, text in needs),
             "previous": lambda: self._of_step((*last, *rest)) if last else None,
-            "goal": lambda: field(self._goal(), rest),
+            "goal": lambda: goal_prompt(self.state) if rest == ("prompt",) else field(self._goal(), rest),
         }
         return values[root]() if root in values else None
 
@@ -73,7 +76,7 @@ class Scope(NamedTuple):
             return None
         values: dict[str, Callable[[], Json]] = {
             "output": lambda: result.text if result.ok else None,
-            "json": lambda: field(_json(result), rest[2:]) if result.ok else None,
+            "json": lambda: field(json_of(result), rest[2:]) if result.ok else None,
             "diff": lambda: self.files.diff(result.before, result.after) if result.before != result.after else "",
             "status": lambda: result.status,
             "reason": lambda: result.reason,
@@ -98,7 +101,25 @@ class Scope(NamedTuple):
         }
 
 
-def _json(result: Result) -> Json:
+def goal_prompt(state: GoalState) -> str:
+    """What a goal's worker is told: the same again when a turn that was cut is taken up, so that calls are recognised.
+
+    So it leaves out what remains of limits, and the fence of its data is made of the text itself.
+    """
+    asked = state.spec.limits
+    limits = Limits(max_turns=asked.max_turns, turn_timeout=asked.turn_timeout)
+    spec = GoalSpec(**{**dict(state.spec), "limits": limits})
+    still = GoalState(**{**dict(state), "spec": spec, "open": None})
+    return worker_prompt(still, fence_token(worker_prompt(still, "")))
+
+
+def fence_token(text: str) -> str:
+    """What marks the end of a text that is data: nothing inside of it can name its own digest."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def json_of(result: Result) -> Json:
+    """The JSON that a result holds, or that is in its text; null where there is none."""
     if result.json_ is not None:
         return result.json_
     try:

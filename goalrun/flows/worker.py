@@ -4,14 +4,16 @@ from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
 from goalrun.core.flow.model import Result
-from goalrun.core.model import GoalState, WorkerReport
+from goalrun.core.model import GoalState, Session, Usage, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
+from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
+from goalrun.flows.python import FunctionRun
 from goalrun.flows.run import FlowRun
 from goalrun.flows.scope import Scope
-from goalrun.flows.steps import Doing, Steps
+from goalrun.flows.steps import Doing, Steps, total
 
 
 class FlowWorker:
@@ -26,7 +28,13 @@ class FlowWorker:
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
         calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
-        steps = Steps(calls, self._use.agents, lambda doing: _sub_flow(doing, steps))
+        steps = Steps(
+            calls,
+            self._use.agents,
+            lambda doing: _sub_flow(doing, steps),
+            lambda doing: FunctionRun(doing, steps).run(),
+            run_group,
+        )
         scope = Scope(
             flow=self._use.flow,
             args=self._use.args,
@@ -40,6 +48,10 @@ class FlowWorker:
         seconds = self._ports.clock.monotonic() - begun
         return _report(result, calls, seconds, self.name)
 
+    def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
+        """What became of its calls is in the journal, each by itself."""
+        raise AssertionError(f"a flow, cut in turn {turn}.{attempt}, is asked for what {before} has spent")
+
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """A flow never asks to wait for a command."""
         raise AssertionError(f"turn {turn} of a flow waits for {command}, {on_process}")
@@ -49,7 +61,8 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     """A flow as a step of another one."""
     scope, step = doing.scope, doing.step
     flow = scope.flows[step.flow or ""]
-    given = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
+    deep = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
+    given = step.with_ if doing.literal else deep
     inner = Scope(
         flow=flow,
         args=complete(given, flow.args),
@@ -69,6 +82,7 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
                 "attempts": sum(part.attempts for part in parts),
                 "cached": bool(parts) and all(part.cached for part in parts),
                 "seconds": sum(part.seconds for part in parts),
+                "usd": total(part.usd for part in parts),
                 "members": parts,
             }
         )

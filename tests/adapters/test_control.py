@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import time_ns
 
 import pytest
 
@@ -75,6 +76,13 @@ def test_hints_stay_until_they_are_forgotten_and_later_ones_are_kept(control: Fi
     control.forget_hints(2)
     control.hint("four")
     assert control.hints() == ("three", "four")
+
+
+def test_hints_keep_their_order_when_the_clock_is_set_back(control: FileControl, tmp_path: Path) -> None:
+    ahead = f"hint-{time_ns() + 86_400 * 10**9:020d}-0000"
+    (tmp_path / "control" / ahead).write_text("from tomorrow", "utf-8")
+    control.hint("later")
+    assert control.hints() == ("from tomorrow", "later")
 
 
 def test_hints_are_bounded_and_text(control: FileControl, tmp_path: Path) -> None:

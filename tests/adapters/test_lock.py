@@ -56,7 +56,10 @@ import sys
 from pathlib import Path
 from goalrun.adapters.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
-print(lock.acquire(), flush=True)
+free = not lock.acquire()
+if free:
+    lock.announce()
+print(free, flush=True)
 sys.stdin.readline()
 """
 
@@ -284,7 +287,8 @@ def test_a_record_that_cannot_be_read_blocks_only_while_its_owner_lives(
     assert not taken(state, workspace)
     held = kernel_lock(path.with_suffix(".lock"))
     held.acquire(timeout=0)
-    assert taken(state, workspace) == f"workspace busy: a claim that cannot be read holds it: {path}"
+    why = f"a claim that cannot be read holds it: {path}; if no goal runs here, remove that file"
+    assert taken(state, workspace) == f"workspace busy: {why}"
     held.release()
     assert not taken(state, workspace)
 
@@ -384,13 +388,14 @@ def test_a_goal_has_one_runner_whose_death_frees_it(
     first = runner()
     assert _stream(first.stdout).readline() == "True\n"
     assert json.loads((tmp_path / "owner.json").read_text("utf-8"))["pid"] == first.pid
-    assert not RunLock(tmp_path).acquire()
+    assert RunLock(tmp_path).acquire()
     assert _stream(runner().stdout).readline() == "False\n"
     assert json.loads((tmp_path / "owner.json").read_text("utf-8"))["pid"] == first.pid
     first.kill()
     first.wait()
     lock = RunLock(tmp_path)
-    wait_until(lock.acquire, "the lock is free")
+    wait_until(lambda: not lock.acquire(), "the lock is free")
+    lock.announce()
     assert _stream(runner().stdout).readline() == "False\n"
     lock.release()
     assert not (tmp_path / "owner.json").exists()
@@ -401,5 +406,5 @@ def test_a_goal_has_one_runner_whose_death_frees_it(
 def test_a_garbage_owner_record_keeps_nobody_out(record: bytes, tmp_path: Path) -> None:
     (tmp_path / "owner.json").write_bytes(record)
     lock = RunLock(tmp_path)
-    assert lock.acquire()
+    assert not lock.acquire()
     lock.release()

@@ -429,9 +429,9 @@ def test_an_output_file_that_cannot_be_made_is_a_failure(place: str, tmp_path: P
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 def test_a_detached_process_leads_a_session_and_writes_to_its_log(tmp_path: Path) -> None:
     body = 'echo $GIVEN; test -z "$HOME" && echo bare'
-    exit_status = process.spawn_detached(["bash", "-c", body], {"GIVEN": "given"}, tmp_path / "log")
-    wait_until(lambda: exit_status() is not None, "it has ended")
-    assert exit_status() == 0
+    detached = process.spawn_detached(["bash", "-c", body], {"GIVEN": "given"}, tmp_path / "log")
+    wait_until(lambda: detached.ended() is not None, "it has ended")
+    assert detached.ended() == 0
     assert (tmp_path / "log").read_text("ascii") == "given\nbare\n"
 
 

@@ -52,6 +52,12 @@ def test_a_report_that_is_cut_no_xml_or_a_bomb_is_none(content: str, tmp_path: P
     assert Report("pytest", tmp_path / "r", Pytest()).read(tmp_path / "out") is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-k", "rot13", "hex", "idna", ""])
+def test_a_report_in_an_encoding_that_there_is_not_is_none(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text(CASES.replace("?>", f' encoding="{encoding}"?>', 1), "utf-8")
+    assert Report("pytest", tmp_path / "r", Pytest()).read(tmp_path / "out") is None
+
+
 def test_what_is_no_plain_file_is_no_report(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     for path in (tmp_path / "link", tmp_path, tmp_path / "missing"):

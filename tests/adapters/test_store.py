@@ -584,3 +584,61 @@ def test_the_workspace_is_the_git_top_level_or_the_folder_itself(user: Path) -> 
     assert find_workspace(user / "alias") == top
     assert find_workspace(top / "vendor/library") == top / "vendor/library"
     assert find_workspace(user / "plain") == user / "plain"
+
+
+def test_a_snapshot_that_was_taken_and_not_recorded_is_taken_again_as_the_same(top: Path) -> None:
+    store, _ = based(top)
+    write(top, {"a.txt": "turn\n"})
+    first = store.snapshot("turn-1")
+    assert store.snapshot("turn-1") == first
+    assert (first.changed_files, first.diff_files) == (1, 1)
+
+
+def test_a_label_that_is_given_again_keeps_in_reach_what_it_named(top: Path) -> None:
+    store, _ = based(top)
+    kept = []
+    for text in ("one\n", "two\n", "three\n"):
+        write(top, {"a.txt": text})
+        kept.append(store.snapshot("before-restore", last=False).commit)
+    reached = git(store.path, "--git-dir=.", "rev-list", "--all").split()
+    assert set(kept) < set(reached)
+
+
+def test_locks_that_a_killed_git_left_are_no_obstacle(top: Path) -> None:
+    store, _ = based(top)
+    for name in ("refs/goalrun/last.lock", "refs/goalrun/turn-1.lock"):
+        (store.path / name).touch()
+    write(top, {"a.txt": "turn\n"})
+    assert store.ref("last") == store.ref("base")
+    assert store.snapshot("turn-1").commit == store.ref("last")
+
+
+def test_a_store_that_was_only_half_made_is_made_anew(top: Path) -> None:
+    store = store_for(top)
+    (store.path / "goalrun-ready").unlink()
+    (store.path / "config.lock").touch()
+    (store.path / "HEAD").unlink()
+    store.create()
+    assert store.snapshot("base").commit == store.ref("base")
+
+
+def test_what_was_put_back_before_a_crash_is_told_and_kept(guarded: Path) -> None:
+    """The worker's edit is put back, and goalrun dies before the turn's own snapshot is taken."""
+    store, base = based(guarded)
+    write(guarded, {"tests/test_b.py": "weak\n"})
+    left = store.snapshot("turn-1-as-left", last=False)
+    store.check_out(left.tree, base.tree)
+    turn = store.take_turn("turn-1", restore=True)
+    assert turn.protected_edits == (Tamper(path="tests/test_b.py", kind="modified"),)
+    assert turn.tree == base.tree
+    assert left.commit in git(store.path, "--git-dir=.", "rev-list", "--all").split()
+
+
+def test_what_is_half_of_one_tree_and_half_of_another_is_saved_and_nothing_else_is(top: Path) -> None:
+    store, base = based(top)
+    write(top, {"a.txt": "turn\n", "new.txt": "new\n"})
+    turn = store.snapshot("turn-1")
+    (top / "new.txt").unlink()
+    assert store.unsaved(store.snapshot("half").tree, [base.tree, turn.tree]) == []
+    write(top, {"a.txt": "mine\n"})
+    assert store.unsaved(store.snapshot("mine").tree, [base.tree, turn.tree]) == ["a.txt"]

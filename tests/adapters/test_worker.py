@@ -10,7 +10,7 @@ from adapters.goals import GOAL, alive, goal_spec, pids_in, unrecorded
 
 from goalrun.adapters.agents.call import Means, shell_command
 from goalrun.adapters.worker import AgentWorker
-from goalrun.core.model import ProcessIdentity, WorkerReport
+from goalrun.core.model import ProcessIdentity, Session, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, Task
 from goalrun.core.spec import AgentSpec
 from goalrun.errors import EnvironmentFailure, Interrupted
@@ -201,3 +201,23 @@ def test_a_worker_is_recorded_as_one_before_it_runs(top: Path) -> None:
     Desk(top, "touch ran").worker.run(Task(PROMPT, 1, 1, 60), record)
     assert seen == ["worker"]
     assert (top / "ran").exists()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_session_of_a_run_that_was_cut_is_what_its_output_has_named(top: Path, resumed: bool) -> None:  # noqa: FBT001
+    """Only a result tells what was spent; a sum over what has come so far would not be all."""
+    desk = Desk(top, "true")
+    desk.worker._agent = AgentSpec(
+        name="agent", command=("true",), reads="find", find={"session": "$.s", "input_tokens": "+$.n", "usd": "$.usd"}
+    )
+    kept = desk.folder / "turns" / "turn-2" / f"worker-3{'-resumed' if resumed else ''}"
+    kept.mkdir(parents=True)
+    (kept / "stdout").write_text('{"s": "s1", "n": 3}\n{"n": 4}\n{"usd": 0.5}\n{"s": "hal', "utf-8")
+    usage, session = desk.worker.cut(2, 3, Session(id="s0"))
+    assert session == Session(id="s1")
+    assert usage is not None
+    assert (usage.input_tokens, usage.usd) == (None, 0.5)
+
+
+def test_a_run_that_was_cut_before_it_said_anything_has_no_session(top: Path) -> None:
+    assert Desk(top, "true").worker.cut(1, 1, Session(id="s0")) == (None, None)

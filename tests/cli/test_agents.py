@@ -68,6 +68,21 @@ def test_a_limit_is_waited_for_seen_and_can_be_stopped(program: Program) -> None
     assert (done.code, done.json["state"]) == (7, "stopped")
 
 
+def test_a_goal_that_dies_while_it_waits_for_a_limit_is_interrupted_and_one_that_ended_at_it_is_not(
+    program: Program,
+) -> None:
+    agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
+    process = program.spawn(*start("-w", "mine"))
+    wait_until(lambda: [goal for goal in program.goals() if goal["state"] == "rate_limited"], "the goal waits")
+    process.kill()
+    process.communicate()
+    assert program.goals()[0]["state"] == "interrupted"
+    assert program.run("pause").out.startswith("paused")
+    assert program.run("resume", "--all").err == "no goal is interrupted\n"
+    program.run(*start("-w", "mine", "--no-wait-quota"))
+    assert program.goals()[0]["state"] == "rate_limited"
+
+
 def test_another_agent_stands_in(program: Program) -> None:
     agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
     agent(program, "other", f"{GOOD_WORKER}; {SPENT}")

@@ -1,11 +1,22 @@
 """init, doctor, clean, config and demo."""
 
+import fcntl
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support import GOOD_WORKER, Program, write
+from large.states import BEGIN, many_goals, write_journal
+from support import GOOD_WORKER, Program, shop, write
+
+from goalrun.adapters.home import Home
+from goalrun.adapters.identity import myself
+from goalrun.adapters.views import JOURNAL
+from goalrun.core.events import GoalStopped, RunStarted
+from goalrun.core.model import State
 
 
 @pytest.mark.parametrize(
@@ -113,3 +124,49 @@ def test_an_agent_of_the_users_own_in_toml_works_and_reports_blocked_by_a_last_l
 
 def test_version_imports_nothing_slow(program: Program) -> None:
     assert program.run("--version").out.startswith("goalrun ")
+
+
+def test_clean_keeps_the_newest_of_each_workspace_and_what_somebody_has_in_use(
+    program: Program, tmp_path: Path
+) -> None:
+    other = shop(tmp_path / "other")
+    mine = [program.start("--json", worker="true", check="true").json["id"] for _ in range(3)]
+    theirs = program.start("--json", worker="true", check="true", cwd=other).json["id"]
+    assert program.run("clean", "--keep", "1", "--dry-run", "--json").json["removed"] == mine[1::-1]
+    with holding(program.home / "goals" / mine[1] / "run.lock"):
+        assert program.run("clean", "--keep", "1", "--json").json["removed"] == [mine[0]]
+    assert program.run("status", "--json").json["id"] == mine[2]
+    assert program.run("clean", "--json").json["removed"] == [theirs, *mine[:0:-1]]
+    assert not list((program.home / "workspaces").glob("*/*"))
+    assert "no goal of" in program.run("status").err
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """A kernel lock on a file, as another goalrun has it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_clean_never_removes_a_goal_in_another_state_or_one_that_it_cannot_read(
+    program: Program, project: Path
+) -> None:
+    home = Home(program.home)
+    for minutes, state in enumerate(State):
+        goal = many_goals(home, project, 1, BEGIN + timedelta(minutes=minutes))[0]
+        ending = () if state is State.RUNNING else (GoalStopped(state=state, detail="so it is"),)
+        write_journal(home.folder(goal), RunStarted(runner=myself()), *ending)
+    owned, damaged, never, achieved = (many_goals(home, project, 1, BEGIN + timedelta(days=n))[0] for n in range(1, 5))
+    write_journal(home.folder(owned), RunStarted(runner=myself()))
+    (home.folder(owned) / "owner.json").write_text(myself().model_dump_json())
+    for goal in (damaged, achieved):
+        write_journal(home.folder(goal), GoalStopped(state=State.ACHIEVED, detail="1 check passed"))
+    (home.folder(damaged) / JOURNAL).write_bytes(b"garbage" * 500)
+    (home.folder(never) / JOURNAL).unlink()
+    before = {goal["id"]: goal["state"] for goal in program.goals()}
+    assert {"running", "interrupted", "waiting", "error"} <= set(before.values())
+    removed = program.run("clean", "--json").json["removed"]
+    assert {goal: before[goal] for goal in removed} == dict.fromkeys(removed, "achieved")
+    assert (len(removed), removed[0]) == (2, achieved)
+    assert {goal["id"] for goal in program.goals()} == set(before) - set(removed)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import COMMAND, GREEN, JUDGE, RED, after, changed, checked, created, goal, judged, reported, settled, turned
 
-from goalrun.core.decide import best_turn, decide, gate, rests_on, score
+from goalrun.core.decide import decide, gate, rests_on, score
 from goalrun.core.model import (
     CheckResult,
     Continue,
@@ -194,9 +194,9 @@ def test_the_best_turn_is_untampered_then_has_most_checks_then_tests_then_the_sm
     ]
     assert worst_first == sorted(set(worst_first))
     state = created(goal())
-    assert best_turn(state) is None
+    assert state.best is None
     red, better = reported(checked("fail")), reported(checked("fail", passed=2))
-    assert best_turn(after(state, turned(1, red), turned(2, better), turned(3, better), turned(4, red))) == 2
+    assert after(state, turned(1, red), turned(2, better), turned(3, better), turned(4, red)).best == 2
 
 
 checks = st.builds(

@@ -217,3 +217,10 @@ def test_a_secret_is_known_in_base64_addresses_and_json_too(before: bytes, secre
 )
 def test_other_variables_are_no_secrets(name: str, value: str) -> None:
     assert secrets_of({name: value}) == ()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["password=", "x-api-key: ", "Authorization: Bearer ", "sk-", "ghp_", "hf_", "pypi-"]
+)
+def test_nothing_of_a_very_long_credential_is_left_over(prefix: str) -> None:
+    assert "9" not in redact(f"{prefix}{'9' * 10_000} and more")

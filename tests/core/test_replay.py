@@ -146,11 +146,14 @@ def test_a_cut_worker_makes_tokens_and_cost_unknown_but_not_the_time() -> None:
     assert again.open.interrupted == "cut"
 
 
-def test_a_worker_that_could_not_run_costs_nothing_and_leaves_nothing_to_cut() -> None:
+def test_a_worker_that_could_not_run_costs_nothing_and_its_turn_is_cut_for_that_reason() -> None:
     state = turn_until(AgentFailed(role="worker", agent="agent", reason="gone", usage=NOTHING_SPENT))
     assert (state.usage.total_tokens, state.turns) == (0, ())
     assert state.open is not None
-    assert not state.open.launched
+    assert (state.open.launched, state.open.failed) == (True, "gone")
+    cut = apply(state, record(TurnInterrupted(turn=1, reason="gone", snapshot=snapshot(), usage=NOTHING_SPENT)))
+    assert cut.open is not None
+    assert (cut.open.launched, cut.open.failed, cut.usage.total_tokens) == (False, "", 0)
 
 
 def test_the_judge_of_the_base_is_paid_for() -> None:

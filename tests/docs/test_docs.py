@@ -22,7 +22,7 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FOREIGN_OPTIONS = {
     *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
     "--verbose",
-    *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked"),
+    *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked", "--user"),
 }
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5
@@ -33,7 +33,7 @@ NO_STATE = "\N{EN DASH}"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^<!-- test: run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-COMMAND = re.compile(r"\bgoalrun ([a-z][a-z-]*)([^\n`]*)")
+COMMAND = re.compile(r"(?<!from )\bgoalrun ([a-z][a-z-]*)([^\n`]*)")
 
 
 @cache

@@ -69,7 +69,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (step("b", pick="best"), "pick: it means nothing without member"),
     (step("b", prompt="x", member=MEMBERS, pick="best"), 'pick: it means nothing without strategy = "compete"'),
     (step("b", prompt="x", member=MEMBERS, lead="claude"), "lead: it means nothing without strategy"),
-    (step("b", prompt="x", member=MEMBERS, strategy="compete"), "members that compete need a check"),
+    (step("b", prompt="x", member=MEMBERS, apply="none"), "apply: it means nothing without"),
+    (step("b", ask="sure?", workspace="worktree"), "workspace: it means nothing without prompt, run"),
     (
         step("b", prompt="x", member=MEMBERS, strategy="synthesize"),
         "who puts together what the members did is not said",

@@ -4,12 +4,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import JUDGE, RED, changed, checked, goal, judged, reported, spent
 
-from goalrun.core.events import TurnInterrupted, WorkerEnded
-from goalrun.core.model import NOTHING_SPENT, GoalState, Snapshot, State, TurnRecord, VerificationReport, WorkerReport
+from goalrun.core.events import JudgementFinished, TurnInterrupted, WorkerEnded
+from goalrun.core.model import (
+    NOTHING_SPENT,
+    GoalState,
+    Session,
+    Snapshot,
+    State,
+    TurnRecord,
+    VerificationReport,
+    WorkerReport,
+)
 from goalrun.core.ports import AgentFailure
 from goalrun.core.replay import fold
 from goalrun.core.spec import Limits
-from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted, ProcessFailure
 
 LOST = AgentFailure("agent is missing", hint="install it", usage=NOTHING_SPENT)
 STOP = Interrupted("stop", "goalrun stop")
@@ -142,8 +151,9 @@ def test_a_worker_that_a_crash_cut_has_its_edits_in_a_snapshot_before_it_runs_ag
     assert world.journal.kinds()[-1] == "process_started"
     world.log.clear()
     assert world.run().status is State.ACHIEVED
-    assert world.log[:5] == [
-        "run_started", "snapshot turn-1-interrupted-1", "turn_interrupted", "turn_started", "worker 1.2",
+    assert world.log[:6] == [
+        "run_started", "snapshot turn-1-interrupted-1", "cut 1.1 fresh", "turn_interrupted", "turn_started",
+        "worker 1.2",
     ]  # fmt: skip
     cut = next(r.event for r in world.journal.records if isinstance(r.event, TurnInterrupted))
     assert cut.snapshot.tree == "tree-1"
@@ -357,3 +367,69 @@ def test_protected_edits_are_put_back_only_where_that_was_asked_for() -> None:
     world = World(changed(goal(), protected_edits="restore"), {"base": RED})
     world.run()
     assert world.done("snapshot turn") == ["snapshot turn-1 restored"]
+
+
+def test_the_session_and_the_spend_of_a_run_that_a_crash_cut_are_known_from_its_output() -> None:
+    world = World(goal(), {"base": RED})
+    whole = world.run_through()
+    place = next(record.seq for record in whole if isinstance(record.event, WorkerEnded))
+    world = World(goal(), {"base": RED})
+    with pytest.raises(Killed):
+        world.run(kill_at=place)
+    world.worker.heard = (spent(7), Session(id="s1"))
+    state = world.run()
+    assert state.status is State.ACHIEVED
+    assert world.done("cut ") == ["cut 1.1 fresh"]
+    assert [task.session for task in world.worker.tasks] == [None, Session(id="s1")]
+    assert state.usage.total_tokens == 17
+
+
+def test_a_run_that_a_pause_cut_goes_on_with_its_session() -> None:
+    world = World(goal(), {"base": RED})
+    world.worker.faults = [PAUSE]
+    world.worker.heard = (None, Session(id="s1"))
+    assert world.run().status is State.PAUSED
+    assert world.run().usage.total_tokens is None
+    assert [task.session for task in world.worker.tasks] == [None, Session(id="s1")]
+
+
+def test_a_worker_whose_supervisor_is_lost_is_cut_and_its_spend_unknown() -> None:
+    world = World(goal(), {"base": RED})
+    world.worker.faults = [ProcessFailure("the supervisor of a command was killed")]
+    state = world.run()
+    assert (state.status, state.usage.total_tokens) == (State.ACHIEVED, None)
+    assert world.done("snapshot turn-1-interrupted") == ["snapshot turn-1-interrupted-1"]
+
+
+def test_what_a_judge_spent_that_a_crash_cut_is_unknown() -> None:
+    world = World(goal(judge=JUDGE), {"base": RED})
+    place = next(record.seq for record in world.run_through() if isinstance(record.event, JudgementFinished))
+    world = World(goal(judge=JUDGE), {"base": RED})
+    with pytest.raises(Killed):
+        world.run(kill_at=place)
+    state = world.run()
+    assert (state.status, state.usage.total_tokens) == (State.ACHIEVED, None)
+
+
+def test_what_a_judge_spent_whose_supervisor_is_lost_is_unknown() -> None:
+    world = World(goal(judge=JUDGE), {"base": RED})
+    world.judge.faults = [ProcessFailure("the supervisor of a command was killed")]
+    state = world.run()
+    assert (state.status, state.usage.total_tokens) == (State.ACHIEVED, None)
+
+
+def test_what_an_agent_left_that_failed_is_a_snapshot_also_after_a_crash_and_its_spend_is_counted_once() -> None:
+    def failing() -> World:
+        world = World(goal(), {"base": RED})
+        world.worker.faults = [AgentFailure("down", usage=spent(5))]
+        return world
+
+    place = next(record.seq for record in failing().run_through() if isinstance(record.event, TurnInterrupted))
+    world = failing()
+    with pytest.raises(Killed):
+        world.run(kill_at=place)
+    assert world.journal.kinds()[-1] == "agent_failed"
+    world.worker.heard = (spent(5), None)
+    state = world.run()
+    assert (state.status, state.usage.total_tokens) == (State.ACHIEVED, 15)
+    assert [r.event.reason for r in world.journal.records if isinstance(r.event, TurnInterrupted)] == ["down"]

@@ -10,6 +10,7 @@ that value alone. ``reset`` is in seconds since the epoch, or ISO 8601 with an o
 """
 
 import re
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
@@ -101,8 +102,11 @@ def _bad_path(key: str, where: str) -> str:
 
 def _bad_pattern(where: str) -> str:
     try:
-        re.compile(where)
-    except (re.error, OverflowError, RecursionError) as failure:
+        with warnings.catch_warnings():
+            # Python warns of what it will read in another way some day; nobody should have to see that in each turn.
+            warnings.simplefilter("error")
+            re.compile(where)
+    except (re.error, OverflowError, RecursionError, Warning) as failure:
         return f"{where!r} is no regular expression: {failure}"
     return f"{where!r} repeats a repetition, which can take for ever" if _NESTED.search(where) else ""
 

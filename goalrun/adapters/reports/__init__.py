@@ -34,7 +34,7 @@ class Report(NamedTuple):
             return None
         try:
             return self.runner.read(self.path, output)
-        except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        except (ValueError, LookupError, TypeError, OSError, RecursionError):
             return None
 
 

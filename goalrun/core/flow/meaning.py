@@ -24,9 +24,13 @@ _RULES = (
     _Rule(("concurrency",), lambda step: step.each is not None or bool(step.member), "each or member"),
     _Rule(("with_",), lambda step: step.kind in {"flow", "python"}, "flow or python"),
     _Rule(("agent", "model"), lambda step: step.kind in {"prompt", "member", "python"}, "prompt or member"),
+    _Rule(("apply",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'),
     _Rule(
-        ("setup",), lambda step: step.strategy == "compete" or step.workspace == "worktree", 'workspace = "worktree"'
+        ("workspace",),
+        lambda step: step.strategy != "all" if step.member else step.kind in {"prompt", "run"},
+        "prompt, run, or members that compete or are put together",
     ),
+    _Rule(("setup",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'),
 )
 
 
@@ -46,8 +50,6 @@ def idle_keys(step: Step) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_members(step: Step) -> Iterator[tuple[str, str, str]]:
-    if step.strategy == "compete" and not step.check:
-        yield "check", "members that compete need a check to be told apart", 'check = ["pytest -q"]'
     if step.strategy == "synthesize" and step.member and step.lead is None:
         yield "lead", "who puts together what the members did is not said", 'lead = "AGENT"'
     for number, member in enumerate(step.member):

@@ -85,7 +85,8 @@ class Step(_Keyed):
             its own, for the one whose checks pass, or are put together by ``lead`` (``synthesize``).
         setup: run in a member's new worktree first.
         score: a command that prints a number; more is better, after the checks.
-        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside.
+        apply: what happens to the winner's files: ``tree`` brings them into the workspace, ``none`` keeps them aside;
+            ``lead`` has the lead of ``synthesize`` put the members' changes together there.
         join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
@@ -119,7 +120,7 @@ class Step(_Keyed):
     protect: Names = ()
     may_change: Names = ()
     setup: Text | None = None
-    apply: Literal["tree", "none"] = "tree"
+    apply: Literal["tree", "none", "lead"] = "tree"
     workspace: Literal["shared", "worktree"] = "shared"
     needs: Names = ()
     when: str = ""
@@ -139,6 +140,11 @@ class Step(_Keyed):
     def kind(self) -> str:
         """Which of ``KINDS`` it is; members share the step's prompt."""
         return "member" if self.member else next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing of its own says which of its members wins."""
+        return bool(self.member) and self.strategy == "compete" and not self.check
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -160,6 +166,7 @@ class Flow(Value):
         agents: names that its steps use, as a configuration's ``[agents.NAME]``, or ``use`` and ``model``.
         flows: flows that its steps use, by name.
         source: the file that it came from; "" for one made by a program.
+        code: what the Python files of its steps say, by name.
     """
 
     name: Text
@@ -171,6 +178,7 @@ class Flow(Value):
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
     flows: Mapping[str, "Flow"] = {}
     source: str = ""
+    code: Mapping[str, str] = {}
 
     def step(self, name: str) -> Step:
         """A step by its id."""
@@ -188,6 +196,8 @@ class Result(Value):
         after: the tree that it left.
         attempts: how often it was tried; 0 where nothing ran.
         cached: taken from an earlier run.
+        usd: what it cost; None is unknown.
+        tokens: what it used; None is unknown.
         by: who blocked it: a gate, a person, a budget, or the worker itself.
         winner: which member's files were taken.
         members: what became of each item, or of each member.
@@ -201,6 +211,8 @@ class Result(Value):
     seconds: float = 0.0
     attempts: int = 0
     cached: bool = False
+    usd: float | None = None
+    tokens: int | None = None
     agent: str = ""
     model: str = ""
     before: str = ""

@@ -18,7 +18,7 @@ from goalrun.errors import GoalrunError, SpecError
 
 STEP_FIELDS = ("output", "json", "diff", "status", "reason")
 """What ``{steps.ID.…}`` can be about; below ``json`` come its fields."""
-GOAL_FIELDS = ("objective", "turn", "feedback", "hints")
+GOAL_FIELDS = ("objective", "turn", "feedback", "hints", "prompt")
 MOST_NAMES = 12
 MOST_CYCLES = 20
 FlowFinder = Callable[[str], Flow | None]
@@ -242,7 +242,8 @@ def _ref(ref: Ref, where: Where, step: Step, flow: Flow) -> Iterator[Problem]:
         if len(names) != 1 or names[0] not in GOAL_FIELDS:
             yield from _unknown((), "reference", shown(ref), [shown(("goal", name)) for name in GOAL_FIELDS])
     elif root in {"needs", "previous"}:
-        if not edges(step):
+        # There it stands for what the members said.
+        if not edges(step) and (root, where[0]) != ("needs", "lead_prompt"):
             yield Problem((), f"{shown(ref)} stands for nothing: the step needs no other", 'needs = ["…"]')
         elif names[:1] != () if root == "needs" else not _is_field(names):
             known = [shown(("needs",))] if root == "needs" else [shown(("previous", name)) for name in STEP_FIELDS]
