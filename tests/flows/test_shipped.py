@@ -1,10 +1,8 @@
-"""The flows that come with goalrun: listed, proven, documented, in the wheel, and run with scripted agents.
-
-``compete-and-pick`` is proven here and run by the tests of groups.
-"""
+"""The flows that come with goalrun: listed, proven, documented, in the wheel, and run with scripted agents."""
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -104,3 +102,13 @@ def test_adversarial_review_hears_all_critics_and_the_defence(robots: Robots, ve
     assert result["state"] == state
     last = robots.asked()[-1]
     assert all(said in last for said in ("off by one", "a hole", "a knot", "refuted: a knot"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_compete_and_pick_takes_the_attempt_that_passes_the_tests(robots: Robots) -> None:
+    """Each attempt writes its own prompt; the project's test asks for one word of one of them."""
+    (robots.project / "Makefile").write_text("test:\n\tgrep -q clearest a.txt\n", encoding="utf-8")
+    result = robots.run("compete-and-pick", [("mend it", "I am sure that it passes", "a.txt")], "mend it")
+    assert (result["state"], len(robots.asked())) == ("done", 3)
+    assert "clearest" in (robots.project / "a.txt").read_text(encoding="utf-8")
+    assert [each["status"] for each in result["steps"]["attempt"]["members"]].count("failed") == 2
