@@ -35,7 +35,7 @@ from goalrun.adapters.verifier import HIDDEN, WorktreeVerifier
 from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
-from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
+from goalrun.core.events import Answered, FlowReplaced, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter, Worker
@@ -405,7 +405,7 @@ def start_detached(session: Session, goal: str, options: list[str]) -> Callable[
     return spawn_detached(argv, session.environment, folder / "runner.log")
 
 
-def note_idle(session: Session, goal: str, event: GoalStopped | Answered) -> GoalState | None:
+def note_idle(session: Session, goal: str, event: GoalStopped | Answered | FlowReplaced) -> GoalState | None:
     """Record something of a goal that no process runs; None if one does after all."""
     folder = session.home.folder(goal)
     lock = RunLock(folder)

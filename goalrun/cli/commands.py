@@ -216,6 +216,7 @@ def resume(
     check_timeout: CheckTimeout = None,
     stuck_after: StuckAfter = None,
     allow_unknown_spend: AllowUnknownSpend = False,
+    flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -223,6 +224,10 @@ def resume(
     """Go on with a goal that is not achieved yet."""
     from goalrun.cli import running
 
+    if flow:
+        from goalrun.cli import wrapping
+
+        wrapping.read_again(goal)
     changes = {
         "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,

@@ -4,8 +4,8 @@ from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
 from goalrun.core.flow.model import Result
-from goalrun.core.model import GoalState, WorkerReport
-from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
+from goalrun.core.model import NOTHING_SPENT, GoalState, WorkerReport
+from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
 from goalrun.flows.ports import FlowPorts
@@ -35,8 +35,14 @@ class FlowWorker:
             files=self._ports.desk.workspace(),
             tree=_first_tree(calls.state),
             flows=self._use.flow.flows,
+            budgets=(("", self._use.flow.budget),),
         )
-        result = FlowRun(scope, steps, calls).run()
+        try:
+            result = FlowRun(scope, steps, calls).run()
+        except AgentFailure as failure:
+            # What it spent is in the record of its call.
+            failure.usage = NOTHING_SPENT
+            raise
         seconds = self._ports.clock.monotonic() - begun
         return _report(result, calls, seconds, self.name)
 
@@ -59,6 +65,7 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
         tree=tree_after(scope.tree, [("", "", steps.tree_before(doing))]),
         flows={**scope.flows, **flow.flows},
         path=f"{doing.path}/",
+        budgets=(*scope.budgets, (f"{doing.path}/", flow.budget)),
     )
     result = FlowRun(inner, steps, steps.calls).run()
     parts = tuple(part for part in inner.settled.values() if part.attempts or part.cached)
