@@ -1,5 +1,6 @@
 """Flows at work: run one, put a goal around one, answer one that waits."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from goalrun.core.model import GoalState, State, StepRecord
 from goalrun.core.value import Json
 from goalrun.errors import SpecError, WorkspaceBusy
 from goalrun.wiring import Session, note_idle, open_session
+
+ITEM = re.compile(r"[^/\[]+\[(\d{1,9})\]")
 
 
 def run_flow(name: str, words: tuple[str, ...], asked: Asked) -> int:
@@ -107,11 +110,18 @@ def _step(record: StepRecord, shelf: FileShelf) -> dict[str, Any]:
 def _nested(steps: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Steps by id; items and members below the step that they are of."""
     top = {path: step for path, step in steps.items() if "/" not in path and "[" not in path}
-    for path, step in steps.items():
+    # Items in their own order, whichever was faster.
+    for path, step in sorted(steps.items(), key=lambda each: _number(each[0])):
         owner = path.partition("/")[0].partition("[")[0]
         if path not in top and owner in top:
             top[owner]["members"].append({"id": path.removeprefix(owner).lstrip("/"), **step})
     return top
+
+
+def _number(path: str) -> int:
+    """Which item of a step it is; 0 for what is none."""
+    found = ITEM.match(path)
+    return int(found[1]) if found else 0
 
 
 def _output(state: GoalState, shelf: FileShelf) -> tuple[str, Json]:

@@ -195,7 +195,8 @@ class Calls:
             if not left:
                 return None, ""
             record = self.state.flow.calls[f"{key}:{left.pop(0)}"]
-        if not call.cache and record.turn != self.task.turn:
+        # All turns of a run of a flow are that run, resumed.
+        if not call.cache and record.turn != self.task.turn and not self.state.spec.alone:
             return None, "it is done anew in every turn (cache = false)"
         kept = self.ports.shelf.get(record.kept, record.digest)
         if kept is None:
@@ -337,7 +338,8 @@ def _result(call: Call, report: WorkerReport) -> Result:
         status=status,
         reason=reason,
         by="worker" if status == "blocked" else "",
-        text=report.text,
+        # As a shell's $(...) has it: what echo says equals the word that it said.
+        text=report.text.rstrip("\n"),
         seconds=report.seconds,
         attempts=1,
         agent=report.agent or call.agent.name,

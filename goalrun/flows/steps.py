@@ -201,7 +201,7 @@ def judged(step: Step, result: Result) -> Result:
         found, why = answer(step.expect, result.text)
         if why:
             return Result(**{**dict(result), "status": "failed", "reason": why})
-        result = Result(**{**dict(result), "json": found})
+        result = Result(**{**dict(result), "json_": found})
     if step.gate:
         verdict = read_verdict(result.text, step.on_unclear)
         if not verdict.go_on:

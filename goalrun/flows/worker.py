@@ -3,7 +3,7 @@
 from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
-from goalrun.core.flow.model import Result
+from goalrun.core.flow.model import Flow, Result
 from goalrun.core.model import NOTHING_SPENT, GoalState, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
@@ -44,7 +44,7 @@ class FlowWorker:
             failure.usage = NOTHING_SPENT
             raise
         seconds = self._ports.clock.monotonic() - begun
-        return _report(result, calls, seconds, self.name)
+        return _report(result, calls, seconds, self._use.flow)
 
     def try_out(self, command: str, turn: int, on_process: OnProcess) -> bool:
         """A flow never asks to wait for a command."""
@@ -88,9 +88,11 @@ def _first_tree(state: GoalState) -> str:
     return first.tree if first is not None else ""
 
 
-def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerReport:
+def _report(result: Result, calls: Calls, seconds: float, flow: Flow) -> WorkerReport:
     alone = calls.state.spec.alone
     stopped = result.status == "blocked" and (result.by in {"person", "worker"} or alone)
+    # Where a step failed, nobody knows what a gate would have said.
+    vetoed = result.status == "blocked" or (result.status == "failed" and _gated(flow))
     return WorkerReport(
         outcome="ok" if result.status == "done" else "blocked" if stopped else "failed",
         seconds=seconds,
@@ -98,7 +100,11 @@ def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerRe
         counted=True,
         text=bounded(result.text, WORKER_TEXT_CHARS),
         reason=result.reason,
-        vetoed=result.reason if result.status == "blocked" and not stopped else "",
-        agent=name,
+        vetoed=result.reason if vetoed and not stopped and not alone else "",
+        agent=flow.name,
         steps=calls.steps,
     )
+
+
+def _gated(flow: Flow) -> bool:
+    return any(step.gate for step in flow.steps) or any(_gated(inner) for inner in flow.flows.values())
