@@ -39,7 +39,7 @@ from goalrun.adapters.views import JOURNAL, RUN_LOCK, WAITING
 from goalrun.adapters.wire import listen
 from goalrun.adapters.worker import AgentWorker
 from goalrun.asking import explained
-from goalrun.core.events import Answered, GoalCreated, GoalStopped, RunStarted
+from goalrun.core.events import Answered, FlowReplaced, GoalCreated, GoalStopped, RunStarted
 from goalrun.core.evidence import redact, secrets_of
 from goalrun.core.flow.model import Step
 from goalrun.core.model import GoalState, Snapshot, State, VerificationReport
@@ -568,7 +568,7 @@ def salvage_goal(session: Session, goal: str) -> str:
         return salvage(folder / JOURNAL, SystemClock(lambda: None))
 
 
-def note_idle(session: Session, goal: str, event: GoalStopped | Answered) -> GoalState | None:
+def note_idle(session: Session, goal: str, event: GoalStopped | Answered | FlowReplaced) -> GoalState | None:
     """Record something of a goal that no process runs; None if one does after all."""
     folder = session.home.folder(goal)
     lock = RunLock(folder)

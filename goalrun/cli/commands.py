@@ -237,6 +237,7 @@ def resume(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Go on from the last good record of a damaged journal, which is kept.")
     ] = False,
+    flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
     as_json: AsJson = False,
@@ -245,6 +246,10 @@ def resume(
     from goalrun.cli import running
     from goalrun.errors import SpecError
 
+    if flow:
+        from goalrun.cli import wrapping
+
+        wrapping.read_again(goal)
     changes = {
         "max_turns": max_turns, "max_tokens": max_tokens, "max_usd": max_usd, "max_time": max_time,
         "turn_timeout": turn_timeout, "check_timeout": check_timeout, "stuck_after": stuck_after,

@@ -1,34 +1,41 @@
 """From a flow's file to a worker, frozen by value: its arguments, and everyone whom its steps name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from goalrun.adapters.agents.call import shell_command
+from goalrun.cli.flows import proven
 from goalrun.cli.spec import worker_agent, worker_chain, worker_of
 from goalrun.core.flow.args import complete, read_args
 from goalrun.core.flow.model import Flow, Member, Step
-from goalrun.core.spec import AgentSpec, FlowUse
+from goalrun.core.flow.refs import fill
+from goalrun.core.spec import AgentSpec, FlowUse, GoalSpec
 from goalrun.core.value import JsonObject
 from goalrun.errors import SpecError
+from goalrun.flows.files import read_flow
 from goalrun.flows.steps import NOBODY
-from goalrun.settings import AgentSettings, Settings, agents
+from goalrun.settings import AgentSettings, Settings, agents, load
 from goalrun.wiring import Session
 
 
 class FlowAsked(NamedTuple):
-    """A flow on a command line.
+    """A flow on a command line, or in a goal file.
 
     Attributes:
         words: its arguments.
-        alone: run for its own sake, not around by a goal.
+        alone: run for its own sake, with no goal around it.
+        given: its arguments in a goal file.
     """
 
     flow: Flow
     words: tuple[str, ...]
     alone: bool
+    given: JsonObject = MappingProxyType({})
 
 
 def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Session) -> FlowUse:
@@ -46,21 +53,94 @@ def flow_use(asked: FlowAsked, objective: str, settings: Settings, session: Sess
     if undecided is not None and (asked.alone or not settings.checks):
         hint = 'check = ["pytest -q"]'
         raise SpecError(f"step {undecided!r}: members that compete need a check to be told apart", hint=hint)
-    given = read_args(asked.words, flow.args) if asked.words or asked.alone else {}
+    given = read_args(asked.words, flow.args) if asked.words or asked.alone else _with(asked.given, objective)
     first = next(iter(flow.args), None)
     if not asked.alone and first is not None and first not in given:
         # A goal's objective is what its flow is about.
         given = {**given, first: objective}
-    named = {name for step in _steps(flow, flow.flows) for name in _names_of(step)}
-    found = {name: _agent(name, flow, settings, session) for name in sorted(named)}
+    found: dict[str, AgentSpec] = {}
+    flow = _staffed(flow, {}, found, lambda name, table: _agent(name, table, settings, session))
     if any(step.kind == "python" for step in _steps(flow, flow.flows)):
         # Whom a function will ask is known when it does.
         for name in sorted({NOBODY, *flow.agents, *agents(settings)} - found.keys()):
             with suppress(SpecError):
-                found[name] = _agent(name, flow, settings, session)
+                found[name] = _agent(name, flow.agents.get(name), settings, session)
     return FlowUse(
         flow=flow, alone=asked.alone, args=complete(given, flow.args), agents=found, slots=settings.max_agents
     )
+
+
+def flow_again(spec: GoalSpec, session: Session) -> FlowUse:
+    """A goal's flow from its file, as it is now, with the arguments that it was given.
+
+    Raises:
+        FlowError: it is gone, or wrong.
+        SpecError: an argument or an agent of it is not known.
+    """
+    if spec.flow is None:
+        raise AssertionError(f"{spec.id} has no flow")
+    workspace = Path(spec.workspace)
+    settings = load(workspace).settings
+    flow, _ = proven(read_flow(Path(spec.flow.flow.source)), workspace)
+    known = {name: value for name, value in spec.flow.args.items() if name in flow.args}
+    found: dict[str, AgentSpec] = {}
+    if NOBODY in spec.flow.agents:
+        # Whoever does what names nobody was chosen at start.
+        found[NOBODY] = spec.flow.agents[NOBODY]
+    flow = _staffed(flow, {}, found, lambda name, table: _agent(name, table, settings, session))
+    return spec.flow.model_copy(update={"flow": flow, "args": complete(known, flow.args), "agents": found})
+
+
+def _with(given: object, objective: str) -> Any:  # noqa: ANN401 - the shape of what is given
+    """Arguments of a goal file; of placeholders they hold that of the objective alone."""
+    if isinstance(given, str):
+        return fill(given, lambda _: objective, {"goal"})
+    if isinstance(given, Mapping):
+        return {key: _with(value, objective) for key, value in given.items()}
+    return [_with(value, objective) for value in given] if isinstance(given, list | tuple) else given
+
+
+def _staffed(
+    flow: Flow,
+    around: Mapping[str, JsonObject],
+    found: dict[str, AgentSpec],
+    resolve: Callable[[str, JsonObject | None], AgentSpec],
+) -> Flow:
+    """A flow whose steps name agents that are ``found``; a name that means others in several flows becomes several.
+
+    Args:
+        flow: the flow.
+        around: the agents that the flows around it describe.
+        found: everyone so far; grows.
+        resolve: finds an agent by its name and what a flow says of it.
+    """
+    described = {**around, **flow.agents}
+
+    def own(name: str) -> str:
+        if name == NOBODY and NOBODY in found:
+            return NOBODY
+        agent = resolve(name, described.get(name))
+        taken = (key for key in (name, f"{flow.name}/{name}", *(f"{flow.name}/{name}-{n}" for n in range(2, 1000))))
+        key = next(key for key in taken if found.get(key, agent) == agent)
+        found[key] = agent
+        return key
+
+    steps = tuple(_renamed(step, {name: own(name) for name in _names_of(step)}) for step in flow.steps)
+    # One from a file of its own knows nobody of those around it.
+    near = {
+        name: described if Path(inner.source).absolute() == Path(flow.source).absolute() else {}
+        for name, inner in flow.flows.items()
+    }
+    inside = {name: _staffed(inner, near[name], found, resolve) for name, inner in flow.flows.items()}
+    return flow.model_copy(update={"steps": steps, "flows": inside})
+
+
+def _renamed(step: Step, names: Mapping[str, str]) -> Step:
+    def named(name: str | None) -> str | None:
+        return names.get(name, name) if name is not None else None
+
+    members = tuple(each.model_copy(update={"agent": named(each.agent)}) for each in step.member)
+    return step.model_copy(update={"agent": named(step.agent), "lead": named(step.lead), "member": members})
 
 
 def group_use(settings: Settings, session: Session) -> FlowUse | None:
@@ -112,19 +192,18 @@ def _names_of(step: Step) -> Iterator[str]:
         yield step.lead
 
 
-def _agent(name: str, flow: Flow, settings: Settings, session: Session) -> AgentSpec:
-    described = next((each.agents[name] for each in (flow, *flow.flows.values()) if name in each.agents), None)
+def _agent(name: str, described: JsonObject | None, settings: Settings, session: Session) -> AgentSpec:
     if name == NOBODY:
         return worker_of(settings, session)
     known = agents(settings)
     if described is None:
         if name not in known:
-            raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join((*flow.agents, *known))}")
+            raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join(known)}")
         return worker_agent(name, known[name], session)
-    return worker_agent(name, _described(name, described, known), session)
+    return worker_agent(name, described_agent(name, described, known), session)
 
 
-def _described(name: str, given: JsonObject, known: Mapping[str, AgentSettings]) -> AgentSettings:
+def described_agent(name: str, given: JsonObject, known: Mapping[str, AgentSettings]) -> AgentSettings:
     """An agent that a flow describes: one that is known, with another model, or a command of its own."""
     data: dict[str, Any] = dict(given)
     base: dict[str, Any] = {}

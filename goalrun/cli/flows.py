@@ -8,6 +8,7 @@ from goalrun.core.evidence import count, one_line, plain
 from goalrun.core.flow.model import Flow
 from goalrun.core.flow.outline import about, graph, mermaid, outline
 from goalrun.core.flow.plan import edges, final_step, levels
+from goalrun.core.value import JsonObject
 from goalrun.errors import FlowError
 from goalrun.flows.check import check_flow
 from goalrun.flows.files import Folder, find_flows, load_flow, whole_flow
@@ -35,11 +36,21 @@ def proven_flow(name: str) -> Flow:
         FlowError: there is none, or something is wrong.
     """
     workspace, _ = workspace_here()
+    return proven(load_flow(name, flow_folders(workspace)), workspace)[0]
+
+
+def proven(flow: Flow, workspace: Path) -> tuple[Flow, JsonObject]:
+    """A flow that was read, with nothing wrong in it and all that it uses inside; and what a goal file gives it.
+
+    Raises:
+        FlowError: something is wrong.
+    """
     folders = flow_folders(workspace)
-    flow = load_flow(name, folders)
     if found := check_flow(flow, agents(load(workspace).settings), folders):
         raise failed(found)
-    return whole_flow(unwrapped(flow)[0], folders)
+    inner, given = unwrapped(flow)
+    source = str(Path(inner.source).absolute()) if inner.source else ""
+    return whole_flow(inner.model_copy(update={"source": source}), folders), given
 
 
 def listed(*, as_json: bool) -> int:

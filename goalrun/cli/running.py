@@ -17,6 +17,7 @@ from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
 from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
+from goalrun.cli.goal_files import read_goal_file
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
@@ -106,7 +107,12 @@ def start(asked: Asked) -> int:
     place = workspace_here()
     require_outside(place[0], session.home)
     goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
-    loaded = load(place[0], goal_file, _override(asked.flags))
+    given = _override(asked.flags)
+    if goal_file is not None and asked.flow is None:
+        loaded, flow_of_file = read_goal_file(goal_file, place[0], given)
+        asked = asked._replace(flow=flow_of_file)
+    else:
+        loaded = load(place[0], goal_file, given)
     objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
     alone = asked.flow is not None and asked.flow.alone
     if not alone:
@@ -289,7 +295,9 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
 def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int:
     _spawn(session, goal, limits, how)
     if how.as_json:
-        print_json(read_result(session.home.folder(goal)))
+        from goalrun.cli.wrapping import shown
+
+        print_json(shown(session, goal))
     else:
         out(goal)
         note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")

@@ -1,20 +1,27 @@
 """Flows at work: run one, put a goal around one, answer one that waits."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from goalrun.adapters.journal import replay
 from goalrun.adapters.shelf import FileShelf
 from goalrun.adapters.views import JOURNAL, read_result
-from goalrun.cli.flow_spec import FlowAsked
+from goalrun.cli.flow_spec import FlowAsked, flow_again
 from goalrun.cli.flows import proven_flow
 from goalrun.cli.reading import find
 from goalrun.cli.render import note, out, print_json
 from goalrun.cli.running import Asked, How, resume, start
-from goalrun.core.events import Answered
+from goalrun.core.events import Answered, FlowReplaced
+from goalrun.core.flow.model import Result
+from goalrun.core.flow.moves import ending
+from goalrun.core.flow.plan import final_step
 from goalrun.core.model import GoalState, State, StepRecord
+from goalrun.core.value import Json
 from goalrun.errors import SpecError, WorkspaceBusy
 from goalrun.wiring import Session, note_idle, open_session
+
+ITEM = re.compile(r"[^/\[]+\[(\d{1,9})\]")
 
 
 def run_flow(name: str, words: tuple[str, ...], asked: Asked) -> int:
@@ -43,13 +50,31 @@ def answer(name: str, text: str, how: How) -> int:
     return resume(goal, {}, how)
 
 
+def read_again(name: str) -> None:
+    """Take a goal's flow from its file again, as it is now; what is the same in it is not paid for again."""
+    session = open_session()
+    goal = find(session.home, name)
+    state = replay(session.home.folder(goal) / JOURNAL)
+    if state.spec.flow is None or not state.spec.flow.flow.source:
+        raise SpecError(f"{goal} has no flow from a file", hint=f"goalrun resume {goal}")
+    use = flow_again(state.spec, session)
+    if note_idle(session, goal, FlowReplaced(flow=use)) is None:
+        raise WorkspaceBusy(f"{goal} is running", hint=f"goalrun pause {goal} first")
+
+
+def shown(session: Session, goal: str) -> dict[str, Any]:
+    """What ``--json`` prints of a goal, or of a run of a flow."""
+    result = flow_result(session, goal)
+    return result if goal.startswith("f-") else read_result(session.home.folder(goal))
+
+
 def flow_result(session: Session, goal: str) -> dict[str, Any]:
     """What ``flow run --json`` prints."""
     folder = session.home.folder(goal)
     state = replay(folder / JOURNAL)
     shown = read_result(folder)
     shelf = FileShelf(folder)
-    output = state.turns[-1].outcome.worker.text if state.turns else ""
+    output, found = _output(state, shelf)
     steps = {path: _step(record, shelf) for path, record in state.flow.steps.items()}
     return {
         "schema": 1,
@@ -59,7 +84,7 @@ def flow_result(session: Session, goal: str) -> dict[str, Any]:
         "flow": state.spec.flow.flow.name if state.spec.flow is not None else None,
         "workspace": shown["workspace"],
         "output": output,
-        "json": _final(state, shelf),
+        "json": found,
         "usage": shown["usage"],
         "pid": shown["pid"],
         "steps": _nested(steps),
@@ -85,21 +110,33 @@ def _step(record: StepRecord, shelf: FileShelf) -> dict[str, Any]:
 def _nested(steps: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Steps by id; items and members below the step that they are of."""
     top = {path: step for path, step in steps.items() if "/" not in path and "[" not in path}
-    for path, step in steps.items():
+    # Items in their own order, whichever was faster.
+    for path, step in sorted(steps.items(), key=lambda each: _number(each[0])):
         owner = path.partition("/")[0].partition("[")[0]
         if path not in top and owner in top:
             top[owner]["members"].append({"id": path.removeprefix(owner).lstrip("/"), **step})
     return top
 
 
-def _final(state: GoalState, shelf: FileShelf) -> Any:  # noqa: ANN401 - whatever the flow's JSON is
-    from goalrun.core.flow.plan import final_step
+def _number(path: str) -> int:
+    """Which item of a step it is; 0 for what is none."""
+    found = ITEM.match(path)
+    return int(found[1]) if found else 0
 
-    if state.spec.flow is None:
-        return None
-    record = state.flow.steps.get(final_step(state.spec.flow.flow).id)
-    kept = shelf.get(record.kept, record.digest) if record is not None and record.kept else None
-    return kept.json_ if kept is not None else None
+
+def _output(state: GoalState, shelf: FileShelf) -> tuple[str, Json]:
+    """What a run that is over says, whole: the journal holds only the end of it."""
+    text = state.turns[-1].outcome.worker.text if state.turns else ""
+    if state.spec.flow is None or state.status not in {State.DONE, State.FAILED}:
+        return text, None
+    flow = state.spec.flow.flow
+    settled = {}
+    for step in flow.steps:
+        record = state.flow.steps.get(step.id, StepRecord(status="skipped"))
+        kept = shelf.get(record.kept, record.digest) if record.kept else None
+        settled[step.id] = kept or Result(status=record.status, reason=record.reason)
+    whole = ending(flow, final_step(flow), settled)
+    return whole.text or text, whole.json_
 
 
 def print_flow(session: Session, goal: str, *, as_json: bool) -> None:

@@ -206,11 +206,17 @@ def what_is_missing(outcome: TurnOutcome) -> str:
         first = f"{failed[0].command}: {failed[0].reason or failed[0].outcome}"
         first = "a hidden check failed" if failed[0].hidden else first
         return first + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else "")
-    if verification.outcome == "weak_pass" and outcome.judgement is None:
-        return f"the checks passed, but only weakly: {_why_weak(verification)}"
+    return _though_green(outcome)
+
+
+def _though_green(outcome: TurnOutcome) -> str:
+    if outcome.worker.vetoed:
+        return f"the flow itself says no: {outcome.worker.vetoed}"
+    if outcome.verification.outcome == "weak_pass" and outcome.judgement is None:
+        return f"the checks passed, but only weakly: {_why_weak(outcome.verification)}"
     if outcome.judgement is not None:
         return f"the judge is not satisfied: {outcome.judgement.verdict.reason or 'no reason given'}"
-    return f"verification: {verification.outcome}"
+    return f"verification: {outcome.verification.outcome}"
 
 
 def score(outcome: TurnOutcome) -> tuple[int, int, int, int]:

@@ -21,7 +21,7 @@ from goalrun.core.model import (
     VerificationReport,
     WorkerReport,
 )
-from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.spec import FlowUse, GoalSpec, Limits
 from goalrun.core.value import Value
 
 
@@ -194,6 +194,13 @@ class Answered(Value):
     text: str
 
 
+class FlowReplaced(Value):
+    """The flow was read again from its file; no process ran the goal."""
+
+    kind: Literal["flow_replaced"] = "flow_replaced"
+    flow: FlowUse
+
+
 class WorkerEnded(Value):
     """The worker is gone: it is not run, or paid for, again, whatever becomes of the snapshot."""
 
@@ -264,6 +271,7 @@ Event = (
     | StepSettled
     | FlowTold
     | Answered
+    | FlowReplaced
     | WorkerEnded
     | WorkerFinished
     | VerificationFinished

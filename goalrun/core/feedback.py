@@ -72,6 +72,10 @@ def _worker(outcome: TurnOutcome) -> Iterator[str]:
     worker = outcome.worker
     if worker.outcome == "timeout":
         yield f"Your last turn was ended after {worker.seconds:.0f} seconds. Work in smaller steps."
+    elif worker.vetoed:
+        yield f"A step of the flow says no: {one_line(worker.vetoed, 2000)}"
+    elif worker.outcome == "failed" and worker.exit_code is None and worker.reason:
+        yield f"A step of the flow failed: {one_line(worker.reason, 2000)}"
     elif worker.outcome == "failed":
         status = f"ended with exit status {worker.exit_code}." if worker.exit_code is not None else "failed."
         yield f"Your last turn {status}" + (f" {worker.reason}" if worker.exit_code is None and worker.reason else "")

@@ -210,6 +210,7 @@ class CallRecord(Value):
     Attributes:
         before: the tree that it began with; "" where files play no part.
         usage: what it spent; None is unknown.
+        turn: the one that it was made in.
     """
 
     status: Status
@@ -220,6 +221,7 @@ class CallRecord(Value):
     before: str = ""
     after: str = ""
     usage: Usage | None = None
+    turn: int = 0
     kept: str = ""
     digest: str = ""
 

@@ -12,6 +12,7 @@ from goalrun.core.events import (
     CallFinished,
     CallStarted,
     Event,
+    FlowReplaced,
     FlowTold,
     GoalCreated,
     GoalStopped,
@@ -30,6 +31,7 @@ from goalrun.core.events import (
     WorkerEnded,
     WorkerFinished,
 )
+from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage
 from goalrun.core.spec import GoalSpec
 
@@ -122,6 +124,8 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
         case GoalStopped():
             asked = _with_flow(state, question=event.question)
             return _with(asked, status=event.state, detail=event.detail)
+        case FlowReplaced():
+            return _with(state, spec=GoalSpec(**{**dict(state.spec), "flow": event.flow}))
         case CallStarted() | CallFinished() | StepSettled() | Answered():
             return _flow_went_on(state, event)
         case FlowTold():
@@ -219,6 +223,10 @@ def _run_started(state: GoalState, event: RunStarted) -> GoalState:
     if event.limits is not None:
         spec = GoalSpec(**{**dict(spec), "limits": event.limits})
     resumed_stuck = state.status is State.STUCK
+    if state.status is State.BLOCKED:
+        # What a person refused is asked again, as a gate that blocked is.
+        agreed = {key: text for key, text in state.flow.answers.items() if refusal(text) is None}
+        state = _with_flow(state, answers=agreed)
     return _with(
         state,
         spec=spec,

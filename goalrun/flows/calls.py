@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from goalrun.core.events import CallFinished, CallStarted, Event, StepSettled
 from goalrun.core.flow.keys import call_key
-from goalrun.core.flow.model import MAX_STEPS, Result
+from goalrun.core.flow.model import MAX_STEPS, FlowBudget, Result
+from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
 from goalrun.core.spec import AgentSpec
@@ -32,6 +33,7 @@ class Call(NamedTuple):
         writes: its changes of files are a part of its result.
         cache: its result may be taken from before.
         poll: ends it, by raising, for a reason of its own.
+        judge: holds what it said against what is asked of it; what is not done then is never taken from before.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Call(NamedTuple):
     writes: bool = True
     cache: bool = True
     poll: Callable[[], None] = lambda: None
+    judge: Callable[[Result], Result] = lambda result: result
 
     @property
     def command(self) -> bool:
@@ -88,12 +91,13 @@ class Calls:
         self.ports = ports
         self.state: GoalState = task.state
         self.spent: Usage = NOTHING_SPENT
+        self._bills: list[tuple[str, Usage]] = []
+        self._limited: set[str] = set()
         self._note = task.note
         self._on_process = on_process
         self._room = threading.BoundedSemaphore(concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
-        self._cut = _by_key(self.state.flow.begun)
         self._numbers = {
             key: max(numbers) for key, numbers in _by_key({**self.state.flow.calls, **self.state.flow.begun}).items()
         }
@@ -113,7 +117,9 @@ class Calls:
         known, why = self._known(call, key)
         if known is not None:
             return Made(known)
-        self._require_answer(call, key)
+        refused = self._refused(call, key)
+        if refused is not None:
+            return Made(refused)
         with self._lock:
             number = self._numbers[key] = self._numbers.get(key, 0) + 1
         with self._turn(call):
@@ -174,14 +180,24 @@ class Calls:
         with self._lock:
             self._halted = self._halted or reason
 
-    def over(self, usd: float | None, tokens: int | None) -> str:
-        """Why the budget of a flow is used up; "" while it is not."""
-        spent = self.spent
-        if usd is not None and (spent.usd is None or spent.usd > usd):
-            return f"the flow's budget of {usd} USD is used up" if spent.usd is not None else "its cost is unknown"
-        if tokens is not None and (spent.total_tokens is None or spent.total_tokens > tokens):
+    def over(self, budgets: Iterable[tuple[str, FlowBudget]]) -> str:
+        """Why a budget of a flow, whose calls have this in front of their paths, is used up; "" while none is."""
+        return next((why for path, budget in budgets if (why := self._over(path, budget))), "")
+
+    def _over(self, path: str, budget: FlowBudget) -> str:
+        if budget.usd is None and budget.tokens is None:
+            return ""
+        # A run that is resumed has spent before; a turn of a goal begins anew.
+        spent = self.state.usage if self.state.spec.alone and not path else NOTHING_SPENT
+        with self._lock:
+            for whose, usage in self._bills:
+                spent = spent.plus(usage) if whose.startswith(path) else spent
+        if budget.usd is not None and (spent.usd is None or spent.usd > budget.usd):
+            known = spent.usd is not None
+            return f"the flow's budget of {budget.usd} USD is used up" if known else "its cost is unknown"
+        if budget.tokens is not None and (spent.total_tokens is None or spent.total_tokens > budget.tokens):
             known = spent.total_tokens is not None
-            return f"the flow's budget of {tokens} tokens is used up" if known else "its tokens are unknown"
+            return f"the flow's budget of {budget.tokens} tokens is used up" if known else "its tokens are unknown"
         return ""
 
     def _known(self, call: Call, key: str) -> tuple[Result | None, str]:
@@ -191,8 +207,9 @@ class Calls:
             if not left:
                 return None, ""
             record = self.state.flow.calls[f"{key}:{left.pop(0)}"]
-        if not call.cache:
-            return None, "it is never reused (cache = false)"
+        # All turns of a run of a flow are that run, resumed.
+        if not call.cache and record.turn != self.task.turn and not self.state.spec.alone:
+            return None, "it is done anew in every turn (cache = false)"
         kept = self.ports.shelf.get(record.kept, record.digest)
         if kept is None:
             return None, "what it said is gone"
@@ -200,17 +217,19 @@ class Calls:
             return None, "its files do not fit what is there now"
         return Result(**{**dict(kept), "cached": True, "attempts": 0}), ""
 
-    def _require_answer(self, call: Call, key: str) -> None:
-        with self._lock:
-            cut = self._cut.get(key)
-            if call.cache or not cut:
-                return
-            name = f"{key}:{cut.pop(0)}"
-        answer = self.state.flow.answers.get(name, "").strip().lower()
-        if answer in {"yes", "y"}:
-            return
-        question = f"{call.path} was cut in the middle and must not be repeated by itself: run it again?"
-        raise AnswerNeeded(question, name)
+    def _refused(self, call: Call, key: str) -> Result | None:
+        """What a person's no makes of a call that was cut; None where it may be made. Each cut has its own answer."""
+        answers = self.state.flow.answers
+        cut = () if call.cache else (name for name in self.state.flow.begun if name.startswith(f"{key}:"))
+        for name in cut:
+            question = f"{call.path} was cut in the middle and must not be repeated by itself: run it again?"
+            if name not in answers:
+                raise AnswerNeeded(question, name)
+            reason = refusal(answers[name])
+            if reason is not None:
+                said = reason or f"a person said no to: {question}"
+                return Result(status="blocked", reason=said, by="person", text="(reject)")
+        return None
 
     @contextmanager
     def _turn(self, call: Call) -> Iterator[None]:
@@ -263,6 +282,7 @@ class Calls:
         """Record what came of a call; ``at`` is the place of its words, and the tree that it began with."""
         place, before = at
         result = _result(call, report)
+        result = call.judge(result) if result.ok else result
         after = call.files.snapshot().tree if call.writes else ""
         usage = NOTHING_SPENT if call.command else report.usage
         cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
@@ -277,18 +297,23 @@ class Calls:
             before=before,
             after=after,
             usage=usage,
+            turn=self.task.turn,
             kept=kept,
             digest=digest,
         )
         with self._lock:
             self.spent = self.spent.plus(usage or Usage())
+            if not call.command:
+                self._bills.append((call.path, usage or Usage()))
             self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
         return result
 
     def _asked(self, call: Call, place: str) -> WorkerReport:
         """The report of the first agent of the chain that does it."""
         failures: list[AgentFailure] = []
-        for number, agent in enumerate(call.agent.chain):
+        # Nobody is asked again while a provider's limit stands.
+        able = [agent for agent in call.agent.chain if agent.name not in self._limited] or [call.agent]
+        for number, agent in enumerate(able):
             own = place if number == 0 else f"{place}-{number}"
             worker = self.ports.hire(agent, call.files.folder, writes=call.writes, poll=call.poll)
             task = self.task._replace(
@@ -300,10 +325,16 @@ class Calls:
                 env=call.env,
             )
             try:
-                return worker.run(task, self.on_process)
+                report = worker.run(task, self.on_process)
             except AgentFailure as failure:
                 failures.append(failure)
-        raise next((failure for failure in failures if failure.kind != "failed"), failures[0])
+                if failure.kind == "limited":
+                    self._limited.add(agent.name)
+            else:
+                return WorkerReport(**{**dict(report), "usage": _all(failures, report.usage)})
+        worst = next((failure for failure in failures if failure.kind != "failed"), failures[0])
+        worst.usage = _all([failure for failure in failures if failure is not worst], worst.usage)
+        raise worst
 
     def _put(self, place: str, result: Result) -> tuple[str, str]:
         return self.ports.shelf.put(f"turns/turn-{self.task.turn}/{place}", result)
@@ -318,6 +349,13 @@ def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
     return {key: sorted(numbers) for key, numbers in found.items()}
 
 
+def _all(failures: Iterable[AgentFailure], last: Usage | None) -> Usage | None:
+    """What a chain of agents spent together; None is unknown."""
+    for failure in failures:
+        last = (failure.usage or Usage()).plus(last or Usage())
+    return last
+
+
 def _result(call: Call, report: WorkerReport) -> Result:
     status = {"ok": "done", "blocked": "blocked"}.get(report.outcome, "failed")
     reason = report.reason or ("" if status != "failed" else _ended(report))
@@ -327,7 +365,8 @@ def _result(call: Call, report: WorkerReport) -> Result:
         status=status,
         reason=reason,
         by="worker" if status == "blocked" else "",
-        text=report.text,
+        # As a shell's $(...) has it: what echo says equals the word that it said.
+        text=report.text.rstrip("\n"),
         seconds=report.seconds,
         attempts=1,
         agent=report.agent or call.agent.name,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from goalrun.core.flow.model import Flow
-from goalrun.core.flow.plan import edges
+from goalrun.core.flow.model import Flow, Step
+from goalrun.core.flow.plan import refs
 from goalrun.core.value import JsonObject
 from goalrun.errors import FlowError
 from goalrun.flows.parse import parse_flow
@@ -62,9 +62,10 @@ def _flow(data: Mapping[str, Any], worker: object, source: str, text: str) -> Fl
 
 
 def unwrapped(flow: Flow) -> tuple[Flow, JsonObject]:
-    """The flow that is a goal file's worker, and what it is given; one that is not inside stays a step, as it is."""
+    """The flow that is a goal file's worker, and what it is given; one that needs more than that stays a step."""
     step = flow.steps[0]
-    if len(flow.steps) > 1 or step.flow is None or step.flow not in flow.flows or edges(step):
+    plain = step == Step(id=WORKER, flow=step.flow, with_=step.with_) if step.flow in flow.flows else False
+    if not plain or step.flow is None or any(ref != ("goal", "objective") for _, ref in refs(step)):
         return flow, {}
     inner = flow.flows[step.flow]
     beside = {name: other for name, other in flow.flows.items() if name != step.flow}

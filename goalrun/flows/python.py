@@ -261,11 +261,6 @@ class FunctionRun:
 
     def _stepped(self, message: JsonObject, path: str, tree: str) -> Result:
         """An agent or a flow, as a step of its own."""
-        budget = self._doing.scope.flow.budget
-        if over := self._calls.over(budget.usd, budget.tokens):
-            result = Result(status="blocked", reason=over, by="budget")
-            self._calls.settle(path, result)
-            return result
         step = self._agent(message) if message["do"] == "agent" else self._flow(message, path)
         scope = self._doing.scope._replace(settled={}, tree=tree)
         return self._steps.settled(Doing(scope, step, path, poll=self._still, literal=True)).result

@@ -4,7 +4,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.moves import ending, moves
-from goalrun.core.flow.plan import final_step
+from goalrun.core.flow.plan import edges, final_step
 from goalrun.core.flow.when import parse
 from goalrun.core.ports import AnswerNeeded
 from goalrun.flows.calls import Calls
@@ -25,6 +25,8 @@ class FlowRun:
         self._running: dict[Future[Result], Step] = {}
         self._failure: Exception | None = None
         self._question: AnswerNeeded | None = None
+        self._needs = {step.id: edges(step) for step in scope.flow.steps}
+        self._left_out = ""
 
     def run(self) -> Result:
         """What becomes of it.
@@ -52,13 +54,15 @@ class FlowRun:
 
     def _move(self, pool: ThreadPoolExecutor) -> bool:
         """Start and skip what can be; whether a step was skipped, so that others may move."""
-        scope, stopped = self._scope, self._stopped()
+        scope, blocked = self._scope, self._blocked()
+        over = "" if blocked else self._calls.over(scope.budgets)
         if self._failure is not None:
             return False
         running = {step.id for step in self._running.values()}
         skipped = False
-        for move in moves(scope.flow, scope.settled, running, stopped, self._holds):
+        for move in moves(scope.flow, self._needs, scope.settled, running, blocked or over, self._holds):
             if move.skip:
+                self._left_out = self._left_out or over
                 scope.settled[move.step.id] = Result(status="skipped", reason=move.skip)
                 self._calls.settle(scope.path + move.step.id, scope.settled[move.step.id])
                 skipped = True
@@ -70,16 +74,17 @@ class FlowRun:
         leaves = sum(each.kind not in CONTAINERS and each.each is None for each in self._running.values())
         return step.kind in CONTAINERS or step.each is not None or leaves < self._scope.flow.concurrency
 
-    def _stopped(self) -> str:
-        """Why nothing more is to be started."""
-        settled, budget = self._scope.settled, self._scope.flow.budget
-        blocked = next((name for name, result in settled.items() if result.status == "blocked"), None)
-        if blocked is not None:
-            return f"{blocked} blocked the flow"
-        return self._calls.over(budget.usd, budget.tokens)
+    def _blocked(self) -> str:
+        blocked = next((name for name, result in self._scope.settled.items() if result.status == "blocked"), None)
+        return f"{blocked} blocked the flow" if blocked is not None else ""
 
     def _holds(self, step: Step) -> bool:
-        return parse(step.when).holds(lambda ref: self._scope.value(step, ref))
+        # A guard is looked at when its step could start.
+        return (
+            not step.when
+            or not self._has_room(step)
+            or parse(step.when).holds(lambda ref: self._scope.value(step, ref))
+        )
 
     def _settle(self, step: Step, future: "Future[Result]") -> None:
         try:
@@ -94,11 +99,10 @@ class FlowRun:
 
     def _whole(self) -> dict[str, Result]:
         """What became of each step; one that could not move waits for a person, as another one does."""
-        over = self._calls.over(self._scope.flow.budget.usd, self._scope.flow.budget.tokens)
         settled = dict(self._scope.settled)
         for step in self._scope.flow.steps:
             settled.setdefault(step.id, Result(status="waiting", reason=str(self._question or "")))
-            if over and settled[step.id].status == "skipped" and settled[step.id].reason == over:
+            if self._left_out and settled[step.id].reason == self._left_out:
                 # Only where something was in fact left out.
-                settled[step.id] = Result(status="blocked", reason=over, by="budget")
+                settled[step.id] = Result(status="blocked", reason=self._left_out, by="budget")
         return settled

@@ -5,10 +5,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from goalrun.core.flow.loose import find_json
-from goalrun.core.flow.model import Flow, Result, Step
+from goalrun.core.flow.model import Flow, FlowBudget, Result, Step
 from goalrun.core.flow.moves import satisfied
 from goalrun.core.flow.plan import edges, roots
-from goalrun.core.flow.refs import Ref, field, fill
+from goalrun.core.flow.refs import PLACEHOLDER, Ref, field, fill
 from goalrun.core.model import GoalState
 from goalrun.core.prompt import worker_prompt
 from goalrun.core.spec import GoalSpec, Limits
@@ -25,6 +25,7 @@ class Scope(NamedTuple):
         tree: what stands for the files at its beginning.
         flows: those that its steps may name.
         path: in front of the names of its steps, where it is a step itself.
+        budgets: its own and those around it, each with what is in front of the paths that it is for.
     """
 
     flow: Flow
@@ -35,6 +36,7 @@ class Scope(NamedTuple):
     tree: str
     flows: Mapping[str, Flow] = {}
     path: str = ""
+    budgets: tuple[tuple[str, FlowBudget], ...] = ()
 
     def filled(self, step: Step, text: str, item: Json = None, extra: Mapping[str, Json] | None = None) -> str:
         """A text of a step with its placeholders replaced."""
@@ -43,9 +45,10 @@ class Scope(NamedTuple):
     def deep(self, step: Step, value: Json, item: Json = None) -> Json:
         """The same for every text in a value; a text that is one placeholder becomes what that stands for."""
         if isinstance(value, str):
-            whole = value[1:-1].split(".") if value.startswith("{") and value.endswith("}") else []
-            if whole and whole[0] in roots(step) and all(part.replace("-", "").isidentifier() for part in whole[:2]):
-                return self.value(step, tuple(whole), item)
+            whole = PLACEHOLDER.fullmatch(value)
+            ref = tuple(whole[1].split(".")) if whole else ()
+            if ref and ref[0] in roots(step):
+                return self.value(step, ref, item)
             return self.filled(step, value, item)
         if isinstance(value, dict):
             return {key: self.deep(step, below, item) for key, below in value.items()}

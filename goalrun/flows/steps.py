@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 from goalrun.core.evidence import fenced
@@ -10,7 +12,7 @@ from goalrun.core.flow.keys import call_key, tree_after
 from goalrun.core.flow.loose import items_of
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.plan import edges
-from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
+from goalrun.core.flow.verdict import INSTRUCTION, read_verdict, refusal
 from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json
@@ -20,7 +22,6 @@ from goalrun.flows.proof import Place, tried
 from goalrun.flows.scope import Scope, fence_token
 
 YES = frozenset({"yes", "y", "approve", "ok"})
-NO = frozenset({"no", "n", "reject"})
 NOBODY = ""
 """The name, among a flow's agents, of the one that is asked where a step names none."""
 
@@ -89,10 +90,14 @@ class Steps:
         if isinstance(given, Result):
             return Made(given)
         doings = [Doing(scope, step, f"{path}[{number}]", item) for number, item in enumerate(given, start=1)]
-        with ThreadPoolExecutor(
-            max_workers=max(1, min(len(doings), step.concurrency or scope.flow.concurrency))
-        ) as pool:
-            made = list(pool.map(self._settled, doings))
+        most = max(1, min(len(doings), step.concurrency or scope.flow.concurrency))
+        with ThreadPoolExecutor(max_workers=most) as pool:
+            futures = [pool.submit(self._settled, doing) for doing in doings]
+        # One that waits for a person keeps no other from being done.
+        problems = [failure for future in futures if (failure := future.exception()) is not None]
+        for failure in sorted(problems, key=lambda each: isinstance(each, AnswerNeeded)):
+            raise failure
+        made = [future.result() for future in futures]
         result = together([each.result for each in made])
         if step.writes and not result.cached:
             result = Result(**{**dict(result), "after": scope.files.snapshot().tree})
@@ -107,12 +112,20 @@ class Steps:
             return Result(status="failed", reason=f"each = {step.each}: {failure}")
 
     def _settled(self, doing: Doing) -> Made:
-        self.calls.check()
-        return self.settled(doing)
+        try:
+            self.calls.check()
+            return self.settled(doing)
+        except AnswerNeeded:
+            raise
+        except Exception as failure:
+            self.calls.halt(failure)
+            raise
 
     def settled(self, doing: Doing) -> Made:
         """What becomes of one item, or of one call; recorded."""
-        made = self._one(doing)
+        over = self.calls.over(doing.scope.budgets)
+        left_out = Made(Result(status="blocked", reason=over, by="budget"))
+        made = left_out if over else self._one(doing)
         self.calls.settle(doing.path, made.result, made.why)
         return made
 
@@ -129,23 +142,25 @@ class Steps:
         retry = doing.step.retry
         attempts, seconds, why, complaint = 0, 0.0, "", ""
         costs: list[float | None] = []
-        while True:
+        for tries in count(1):
             made = self._attempt(doing, complaint)
             costs.append(made.result.usd)
             attempts += made.result.attempts
             seconds += made.result.seconds
             why = why or made.why
             result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
-            if result.status != "failed" or attempts > retry.max or not doing.step.cache:
+            last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
+            if result.status != "failed" or last:
                 return Made(result, why)
             complaint = result.reason
-            self.calls.ports.clock.sleep(retry.pause(attempts))
+            self.calls.ports.clock.sleep(retry.pause(tries))
+        raise AssertionError("counting does not end")
 
     def _attempt(self, doing: Doing, complaint: str) -> Made:
         step = doing.step
         kinds: dict[str, Callable[[], Made]] = {
             "prompt": lambda: self._prompted(doing, complaint),
-            "run": lambda: self.calls.make(self.command(doing, step.run or ())),
+            "run": lambda: self._made(doing, self.command(doing, step.run or ())),
             "flow": lambda: self._run_flow(doing),
             "python": lambda: self._run_function(doing),
             "ask": lambda: Made(self.asked(doing)),
@@ -164,7 +179,12 @@ class Steps:
             prompt += f"\n\n{INSTRUCTION}"
         if complaint and step.expect is not None:
             prompt += f"\n\nYour last answer could not be used: {complaint}"
-        return self.calls.make(self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt))
+        asked = self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt)
+        return self._made(doing, asked)
+
+    def _made(self, doing: Doing, call: Call) -> Made:
+        """A call that is all of a step: what it says is judged before it is recorded."""
+        return self.calls.make(call._replace(judge=partial(judged, doing.step)))
 
     def agent_call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None = None) -> Call:
         """A call of an agent for a step."""
@@ -187,7 +207,7 @@ class Steps:
             files=files or doing.scope.files,
             tree=self.tree_before(doing) if step.writes and step.cache_tree else "",
             timeout=step.timeout or self.calls.task.timeout,
-            rest=[expect, dict(env), step.writes],
+            rest=[expect, dict(env), step.writes, step.gate, step.on_unclear],
             env=env,
             writes=step.writes,
             cache=step.cache,
@@ -212,13 +232,12 @@ class Steps:
         told = self.calls.state.flow.answers.get(key)
         if told is None:
             raise AnswerNeeded(question, key)
-        word = told.strip().lower()
-        if word in NO or word.startswith("no:"):
-            said = told.strip()[3:].strip() if word.startswith("no:") else ""
-            return Result(
-                status="blocked", reason=said or f"a person said no to: {question}", by="person", text="(reject)"
-            )
-        return Result(status="done", text="(approve)" if word in YES else told.strip(), attempts=1)
+        reason = refusal(told)
+        if reason is not None:
+            said = reason or f"a person said no to: {question}"
+            return Result(status="blocked", reason=said, by="person", text="(reject)")
+        text = "(approve)" if told.strip().lower() in YES else told.strip()
+        return Result(status="done", text=text, attempts=1)
 
 
 def total(parts: Iterable[float | None]) -> float | None:
@@ -244,8 +263,8 @@ def judged(step: Step, result: Result) -> Result:
 
 def together(results: Sequence[Result]) -> Result:
     """What becomes of a step that is done for several items: in their order, one that failed fails it."""
-    count = len(results)
-    heads = [f"### [{number}/{count}] {each.agent}" for number, each in enumerate(results, start=1)]
+    total = len(results)
+    heads = [f"### [{number}/{total}] {each.agent}" for number, each in enumerate(results, start=1)]
     parts = [
         f"{head}{'' if each.ok else f' ({each.status})'}\n\n{each.text or each.reason}"
         for head, each in zip(heads, results, strict=True)
@@ -255,7 +274,7 @@ def together(results: Sequence[Result]) -> Result:
     )
     first = next((each for each in results if each.status == worst), None)
     bad = sum(each.status == worst for each in results)
-    reason = "" if worst == "done" or first is None else f"{bad} of {count}: {first.reason}"
+    reason = "" if worst == "done" or first is None else f"{bad} of {total}: {first.reason}"
     values = [each.json_ if each.json_ is not None else each.text for each in results if each.ok]
     return Result(
         status=worst,

@@ -3,9 +3,9 @@
 from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
-from goalrun.core.flow.model import Result
-from goalrun.core.model import GoalState, Session, Usage, WorkerReport
-from goalrun.core.ports import WORKER_TEXT_CHARS, OnProcess, Task
+from goalrun.core.flow.model import Flow, Result
+from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport
+from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.flows.calls import Calls, Made
 from goalrun.flows.groups import run_group
@@ -43,10 +43,16 @@ class FlowWorker:
             files=self._ports.desk.workspace(),
             tree=_first_tree(calls.state),
             flows=self._use.flow.flows,
+            budgets=(("", self._use.flow.budget),),
         )
-        result = FlowRun(scope, steps, calls).run()
+        try:
+            result = FlowRun(scope, steps, calls).run()
+        except AgentFailure as failure:
+            # What it spent is in the record of its call.
+            failure.usage = NOTHING_SPENT
+            raise
         seconds = self._ports.clock.monotonic() - begun
-        return _report(result, calls, seconds, self.name)
+        return _report(result, calls, seconds, self._use.flow)
 
     def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
         """What became of its calls is in the journal, each by itself."""
@@ -72,6 +78,7 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
         tree=tree_after(scope.tree, [("", "", steps.tree_before(doing))]),
         flows={**scope.flows, **flow.flows},
         path=f"{doing.path}/",
+        budgets=(*scope.budgets, (f"{doing.path}/", flow.budget)),
     )
     result = FlowRun(inner, steps, steps.calls).run()
     parts = tuple(part for part in inner.settled.values() if part.attempts or part.cached)
@@ -95,9 +102,11 @@ def _first_tree(state: GoalState) -> str:
     return first.tree if first is not None else ""
 
 
-def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerReport:
+def _report(result: Result, calls: Calls, seconds: float, flow: Flow) -> WorkerReport:
     alone = calls.state.spec.alone
     stopped = result.status == "blocked" and (result.by in {"person", "worker"} or alone)
+    # Where a step failed, nobody knows what a gate would have said.
+    vetoed = result.status == "blocked" or (result.status == "failed" and _gated(flow))
     return WorkerReport(
         outcome="ok" if result.status == "done" else "blocked" if stopped else "failed",
         seconds=seconds,
@@ -105,7 +114,11 @@ def _report(result: Result, calls: Calls, seconds: float, name: str) -> WorkerRe
         counted=True,
         text=bounded(result.text, WORKER_TEXT_CHARS),
         reason=result.reason,
-        vetoed=result.reason if result.status == "blocked" and not stopped else "",
-        agent=name,
+        vetoed=result.reason if vetoed and not stopped and not alone else "",
+        agent=flow.name,
         steps=calls.steps,
     )
+
+
+def _gated(flow: Flow) -> bool:
+    return any(step.gate for step in flow.steps) or any(_gated(inner) for inner in flow.flows.values())

@@ -76,3 +76,15 @@ def test_feedback_is_bounded_and_its_head_stays(count: int, length: int, edits: 
     for text in (told(report), failing_checks(report.checks)):
         assert len(text) < MAX_FEEDBACK_CHARS + 60
     assert told(report).startswith("You changed protected paths") == bool(edits)
+
+
+@pytest.mark.parametrize(
+    ("vetoed", "text"),
+    [("gate: no sources", "says no: gate: no sources"), ("", "A step of the flow failed: a: it died")],
+)
+def test_what_a_flow_says_of_its_own_end_is_told(vetoed: str, text: str) -> None:
+    outcome = turned()
+    worker = outcome.worker.model_copy(
+        update={"outcome": "failed", "exit_code": None, "reason": "a: it died", "vetoed": vetoed}
+    )
+    assert text in feedback(outcome.model_copy(update={"worker": worker}), GOES_ON)

@@ -1,10 +1,9 @@
 """What a flow does next: which steps start, which will never run, and why. There are no layers."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from goalrun.core.flow.model import Flow, Result, Step
-from goalrun.core.flow.plan import edges
 
 
 class Move(NamedTuple):
@@ -16,6 +15,7 @@ class Move(NamedTuple):
 
 def moves(
     flow: Flow,
+    needs: Mapping[str, Sequence[str]],
     settled: Mapping[str, Result],
     running: Collection[str],
     stopped: str,
@@ -25,6 +25,7 @@ def moves(
 
     Args:
         flow: the flow.
+        needs: what has to be settled before each step.
         settled: what became of steps; one that waits for a person is not settled.
         running: steps that have been started.
         stopped: why nothing more is to be started; "" while all is well.
@@ -37,7 +38,7 @@ def moves(
         if stopped:
             found.append(Move(step, stopped))
             continue
-        state, why = _joined(flow, step, settled)
+        state, why = _joined(flow, step, needs[step.id], settled)
         if state == "skip":
             found.append(Move(step, why))
         elif state == "go":
@@ -45,13 +46,14 @@ def moves(
     return found
 
 
-def _joined(flow: Flow, step: Step, settled: Mapping[str, Result]) -> tuple[Literal["go", "skip", "wait"], str]:
-    needs = edges(step)
+def _joined(
+    flow: Flow, step: Step, needs: Sequence[str], settled: Mapping[str, Result]
+) -> tuple[Literal["go", "skip", "wait"], str]:
     over = [need for need in needs if need in settled and settled[need].status != "waiting"]
     blocked = [need for need in over if settled[need].status == "blocked"]
     if blocked:
         return "skip", f"{blocked[0]} is blocked"
-    good = [need for need in over if satisfied(flow.step(need), settled[need])]
+    good = [need for need in over if settled[need].ok or satisfied(flow.step(need), settled[need])]
     bad = [need for need in over if need not in good]
     if step.join == "all" and bad:
         return "skip", f"{bad[0]} {_became(settled[bad[0]])}"

@@ -21,6 +21,7 @@ _STATED = re.compile(
 )
 _REASON = re.compile(r"^[ \t*_`]{0,20}REASON[ \t*_`]{0,20}[:=](?P<reason>[^\n]{0,2000})", re.IGNORECASE | re.MULTILINE)
 _BLOCKS = re.compile(r"block|fail|stop|reject|halt", re.IGNORECASE)
+_NO = frozenset({"no", "n", "reject"})
 _PASSES = re.compile(r"[\s*_`]{0,20}(?:pass|ok|approve|accept|continue|proceed|lgtm|yes|go\b)", re.IGNORECASE)
 
 
@@ -35,6 +36,14 @@ def read_verdict(text: str, on_unclear: Literal["block", "pass"] = "block") -> V
     """Read a gate's answer: JSON that decides, else the last ``VERDICT:`` in the text, else as ``on_unclear`` says."""
     found = _in_json(text) or _in_text(text)
     return found or Verdict(go_on=on_unclear == "pass", reason=UNCLEAR)
+
+
+def refusal(text: str) -> str | None:
+    """The reason in a person's answer that says no, "" where it gives none; None where it does not say no."""
+    word, colon, reason = text.strip().partition(":")
+    if word.strip().lower() == "no" and colon:
+        return _line(reason)
+    return "" if text.strip().lower() in _NO else None
 
 
 def _in_json(text: str) -> Verdict | None:
