@@ -62,10 +62,16 @@ class Call(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A call that is over; ``why`` it was not taken from before, where something like it was there."""
+    """A call that is over.
+
+    Attributes:
+        why: it was not taken from before, where something like it was there.
+        kept: the file with its words, and the digest of that; where it is one call.
+    """
 
     result: Result
     why: str = ""
+    kept: tuple[str, str] = ("", "")
 
 
 class Calls:
@@ -109,7 +115,7 @@ class Calls:
         key = call.key
         known, why = self._known(call, key)
         if known is not None:
-            return Made(known)
+            return known
         refused = self._refused(call, key)
         if refused is not None:
             return Made(refused)
@@ -126,16 +132,17 @@ class Calls:
                 asks=not call.cache,
             )
             self.note(begun)
-            return Made(self._made(call, begun), why)
+            return self._made(call, begun, why)
 
     def note(self, event: Event) -> None:
         """Record an event; one thread at a time."""
         with self._lock:
             self._note(event)
 
-    def settle(self, path: str, result: Result, why: str = "") -> None:
-        """Record what became of a step, of an item or of a member."""
-        kept, digest = ("", "") if result.status == "skipped" else self._put(f"{path}/settled", result)
+    def settle(self, path: str, result: Result, why: str = "", kept: tuple[str, str] = ("", "")) -> None:
+        """Record what became of a step, of an item or of a member; ``kept``, where its words are a file already."""
+        if not kept[0] and result.status != "skipped":
+            kept = self._put(f"{path}/settled", result)
         step = StepRecord(
             status=result.status,
             reason=result.reason,
@@ -144,8 +151,8 @@ class Calls:
             why=why,
             seconds=result.seconds,
             winner=result.winner,
-            kept=kept,
-            digest=digest,
+            kept=kept[0],
+            digest=kept[1],
         )
         with self._lock:
             if len(self.steps) < MAX_STEPS:
@@ -188,7 +195,7 @@ class Calls:
             return f"the flow's budget of {budget.tokens} tokens is used up" if known else "its tokens are unknown"
         return ""
 
-    def _known(self, call: Call, key: str) -> tuple[Result | None, str]:
+    def _known(self, call: Call, key: str) -> tuple[Made | None, str]:
         # Calls with equal keys are interchangeable: any that is left will do.
         with self._lock:
             left = self._left.get(key)
@@ -203,7 +210,7 @@ class Calls:
             return None, "what it said is gone"
         if call.writes and record.before != record.after and not call.files.bring(record.before, record.after):
             return None, "its files do not fit what is there now"
-        return Result(**{**dict(kept), "cached": True, "attempts": 0}), ""
+        return Made(Result(**{**dict(kept), "cached": True, "attempts": 0}), "", (record.kept, record.digest)), ""
 
     def _refused(self, call: Call, key: str) -> Result | None:
         """What a person's no makes of a call that was cut; None where it may be made. Each cut has its own answer."""
@@ -245,7 +252,7 @@ class Calls:
             if self._agents > MAX_CALLS:
                 raise AgentFailure(f"{call.path}: {MAX_CALLS} agents are the most in one run of a flow", kind="refused")
 
-    def _made(self, call: Call, begun: CallStarted) -> Result:
+    def _made(self, call: Call, begun: CallStarted, why: str) -> Made:
         before = call.files.snapshot().tree if call.writes else ""
         place = f"flow-{self.task.attempt}/{_folder(call.path)}-{begun.key[:8]}-{begun.number}"
         try:
@@ -279,7 +286,7 @@ class Calls:
                 self._bills.append((call.path, usage or Usage()))
             self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
         self.check()
-        return result
+        return Made(result, why, (kept, digest))
 
     def _asked(self, call: Call, place: str) -> WorkerReport:
         """The report of the first agent of the chain that does it."""
