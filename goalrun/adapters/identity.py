@@ -82,11 +82,11 @@ def runs(pid: int, start: str, boot: str, host: str) -> bool:
     return boot == boot_id() and start != "" and start_time(pid) == start
 
 
-def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL_VARIABLE) -> int:
+def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL_VARIABLE, since: float = 0.0) -> int:
     """Kill what a dead run left: the journalled processes, their sessions, and all that carry the goal's id, the mark.
 
     A process is only signalled while its identity, or its environment, says that it belongs to the goal; this
-    process and its ancestors never are.
+    process and its ancestors never are. What began before ``since``, in seconds since the epoch, is not looked at.
 
     Returns:
         How many processes were killed.
@@ -97,7 +97,7 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        found = [process for process in _belonging(sessions, variable, mark) if process.pid not in spared]
+        found = [process for process in _belonging(sessions, variable, mark, since) if process.pid not in spared]
         if not found:
             break
         for process in found:
@@ -144,11 +144,13 @@ def _ours(process: "ProcessIdentity") -> bool:
     return process.host == socket.gethostname() and is_alive(process)
 
 
-def _belonging(sessions: set[int], variable: str, mark: str) -> "Iterator[psutil.Process]":
+def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "Iterator[psutil.Process]":
     import psutil
 
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
+            if since and process.create_time() < since - CLOCK_STEP_SECONDS:
+                continue
             if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 continue
             if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:

@@ -78,10 +78,11 @@ class AgentWorker:
                 heard, kept = self._call(task, on_process, None)
         finally:
             # What carries the call's id but slipped out of the tree, through a daemon of the system for example.
-            reap((), self._call_id(task), CALL_VARIABLE)
+            reap((), self._call_id(task), CALL_VARIABLE, begun)
         self._require_work(heard)
         report = self._report(heard, kept, task.session if goes_on else None, task.chars)
-        strangers = untied(Path(self._spec.workspace), begun)
+        # A flow's calls run side by side: which of them had a process started, nobody could tell.
+        strangers = () if task.place else untied(Path(self._spec.workspace), begun)
         return WorkerReport(**{**dict(report), "untied": strangers})
 
     def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:

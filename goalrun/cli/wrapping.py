@@ -134,7 +134,8 @@ def _output(state: GoalState, shelf: FileShelf) -> tuple[str, Json]:
     for step in flow.steps:
         record = state.flow.steps.get(step.id, StepRecord(status="skipped"))
         kept = shelf.get(record.kept, record.digest) if record.kept else None
-        settled[step.id] = kept or Result(status=record.status, reason=record.reason)
+        said = dict(kept) if kept is not None else {}
+        settled[step.id] = Result(**{**said, "status": record.status, "reason": record.reason})
     whole = ending(flow, final_step(flow), settled)
     return whole.text or text, whole.json_
 

@@ -62,10 +62,16 @@ class Call(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A call that is over; ``why`` it was not taken from before, where something like it was there."""
+    """A call that is over.
+
+    Attributes:
+        why: it was not taken from before, where something like it was there.
+        kept: the file with its words, and the digest of that; where it is one call.
+    """
 
     result: Result
     why: str = ""
+    kept: tuple[str, str] = ("", "")
 
 
 class Cancelled(Interrupted):
@@ -116,7 +122,7 @@ class Calls:
         key = call.key
         known, why = self._known(call, key)
         if known is not None:
-            return Made(known)
+            return known
         refused = self._refused(call, key)
         if refused is not None:
             return Made(refused)
@@ -133,7 +139,7 @@ class Calls:
                 asks=not call.cache,
             )
             self.note(begun)
-            return Made(self._made(call, begun), why)
+            return self._made(call, begun, why)
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
@@ -145,9 +151,10 @@ class Calls:
         with self._lock:
             self._note(event)
 
-    def settle(self, path: str, result: Result, why: str = "") -> None:
-        """Record what became of a step, of an item or of a member."""
-        kept, digest = ("", "") if result.status == "skipped" else self._put(f"{path}/settled", result)
+    def settle(self, path: str, result: Result, why: str = "", kept: tuple[str, str] = ("", "")) -> None:
+        """Record what became of a step, of an item or of a member; ``kept``, where its words are a file already."""
+        if not kept[0] and result.status != "skipped":
+            kept = self._put(f"{path}/settled", result)
         step = StepRecord(
             status=result.status,
             reason=result.reason,
@@ -156,8 +163,8 @@ class Calls:
             why=why,
             seconds=result.seconds,
             winner=result.winner,
-            kept=kept,
-            digest=digest,
+            kept=kept[0],
+            digest=kept[1],
         )
         with self._lock:
             if len(self.steps) < MAX_STEPS:
@@ -200,7 +207,7 @@ class Calls:
             return f"the flow's budget of {budget.tokens} tokens is used up" if known else "its tokens are unknown"
         return ""
 
-    def _known(self, call: Call, key: str) -> tuple[Result | None, str]:
+    def _known(self, call: Call, key: str) -> tuple[Made | None, str]:
         # Calls with equal keys are interchangeable: any that is left will do.
         with self._lock:
             left = self._left.get(key)
@@ -215,7 +222,7 @@ class Calls:
             return None, "what it said is gone"
         if call.writes and record.before != record.after and not call.files.bring(record.before, record.after):
             return None, "its files do not fit what is there now"
-        return Result(**{**dict(kept), "cached": True, "attempts": 0}), ""
+        return Made(Result(**{**dict(kept), "cached": True, "attempts": 0}), "", (record.kept, record.digest)), ""
 
     def _refused(self, call: Call, key: str) -> Result | None:
         """What a person's no makes of a call that was cut; None where it may be made. Each cut has its own answer."""
@@ -257,7 +264,7 @@ class Calls:
             if self._agents > MAX_CALLS:
                 raise AgentFailure(f"{call.path}: {MAX_CALLS} agents are the most in one run of a flow", kind="refused")
 
-    def _made(self, call: Call, begun: CallStarted) -> Result:
+    def _made(self, call: Call, begun: CallStarted, why: str) -> Made:
         before = call.files.snapshot().tree if call.writes else ""
         place = f"flow-{self.task.attempt}/{folder_of(call.path)}-{begun.key[:8]}-{begun.number}"
         try:
@@ -274,11 +281,11 @@ class Calls:
             # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
             self.ports.poll()
             report = WorkerReport(outcome="failed", reason=str(asked))
-        result = self._finished(call, begun, report, (place, before))
+        made = self._finished(call, begun, report, (place, before))
         self.check()
-        return result
+        return made._replace(why=why)
 
-    def _finished(self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str]) -> Result:
+    def _finished(self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str]) -> Made:
         """Record what came of a call; ``at`` is the place of its words, and the tree that it began with."""
         place, before = at
         result = _result(call, report)
@@ -306,7 +313,7 @@ class Calls:
             if not call.command:
                 self._bills.append((call.path, usage or Usage()))
             self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
-        return result
+        return Made(result, "", (kept, digest))
 
     def _asked(self, call: Call, place: str) -> WorkerReport:
         """The report of the first agent of the chain that does it."""

@@ -81,7 +81,7 @@ class Steps:
         """What becomes of a step whose turn it is; recorded."""
         path = scope.path + step.id
         made = self._one(Doing(scope, step, path)) if step.each is None else self._each(scope, step, path)
-        self.calls.settle(path, made.result, made.why)
+        self.calls.settle(path, *made)
         return made.result
 
     def _each(self, scope: Scope, step: Step, path: str) -> Made:
@@ -126,7 +126,7 @@ class Steps:
         over = self.calls.over(doing.scope.budgets)
         left_out = Made(Result(status="blocked", reason=over, by="budget"))
         made = left_out if over else self._one(doing)
-        self.calls.settle(doing.path, made.result, made.why)
+        self.calls.settle(doing.path, *made)
         return made
 
     def _one(self, doing: Doing) -> Made:
@@ -151,7 +151,7 @@ class Steps:
             result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
             last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
             if result.status != "failed" or last:
-                return Made(result, why)
+                return Made(result, why, made.kept)
             complaint = result.reason
             self.calls.ports.clock.sleep(retry.pause(tries))
         raise AssertionError("counting does not end")
@@ -170,7 +170,7 @@ class Steps:
         made = kinds["member" if apart else step.kind]()
         # Members are held against it one by one; of those that are put together, what their lead says.
         whole = not step.member or step.strategy == "synthesize"
-        return Made(judged(step, made.result), made.why) if made.result.ok and whole else made
+        return made._replace(result=judged(step, made.result)) if made.result.ok and whole else made
 
     def _prompted(self, doing: Doing, complaint: str) -> Made:
         step = doing.step
