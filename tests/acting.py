@@ -113,7 +113,7 @@ class Stage:
         find = 'find = { text = "$.text", total_tokens = "$.total_tokens", limited = "$.limited" }'
         return (
             f"[agents.actor]\ncommand = {json.dumps(self.words)}\n"
-            f'[agents.counts]\ncommand = {json.dumps(self.words)}\nreads = "find"\n{find}\nenv = {{ ACTOR_JSON = "1" }}\n'
+            f'[agents.counts]\ncommand = {json.dumps(self.words)}\nreads = "find"\n{find}\nenv = {{ ACTOR_JSON = "1" }}\n'  # noqa: E501
         )
 
     def flow(self, text: str, name: str = "f") -> str:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from goalrun.core.flow.loose import find_json
 from goalrun.core.flow.model import Flow, FlowBudget, Result, Step
-from goalrun.core.flow.moves import satisfied
 from goalrun.core.flow.plan import edges, roots
 from goalrun.core.flow.refs import PLACEHOLDER, Ref, field, fill
 from goalrun.core.model import GoalState
@@ -58,12 +57,12 @@ class Scope(NamedTuple):
             return extra[".".join(ref)]
         if step.each is not None and root == step.as_:
             return field(item, rest)
-        texts = [text for _, text in self._needs(step)] if root in {"needs", "previous"} else []
+        needs = self._needs(step) if root in {"needs", "previous"} else []
         values: dict[str, Callable[[], Json]] = {
             "args": lambda: field(dict(self.args), rest),
             "steps": lambda: self._of_step(rest),
-            "needs": lambda: "\n\n".join(texts),
-            "previous": lambda: texts[-1] if texts else None,
+            "needs": lambda: needs[0][1] if len(needs) == 1 else "\n\n".join(f"### {n}\n\n{t}" for n, t in needs),
+            "previous": lambda: needs[-1][1] if needs else None,
             "goal": lambda: field(self._goal(), rest),
         }
         return values[root]() if root in values else None
@@ -82,12 +81,9 @@ class Scope(NamedTuple):
         return values[rest[1]]() if rest[1] in values else None
 
     def _needs(self, step: Step) -> list[tuple[str, str]]:
-        """The outputs of what the step needs and is done, in order, under their names where there are several."""
+        """The names and outputs of what the step needs and is done, in order."""
         over = [(name, self.settled[name]) for name in edges(step) if name in self.settled]
-        done = [(name, result) for name, result in over if result.ok and satisfied(self.flow.step(name), result)]
-        if len(done) == 1:
-            return [(done[0][0], done[0][1].text)]
-        return [(name, f"### {name}\n\n{result.text}") for name, result in done]
+        return [(name, result.text) for name, result in over if result.ok]
 
     def _goal(self) -> dict[str, Json]:
         state = self.state

@@ -28,7 +28,7 @@ def killed(stage: Stage, happened: str, count: int = 1) -> str:
 
 TWENTY = (
     f'[[step]]\nid = "each"\neach = {json.dumps(list(range(20)))}\nconcurrency = 3\nagent = "counts"\n'
-    'prompt = """\nwrite file-{item}.txt from {item}\nspend 10\nmark did-{item}\nmark did\nboth fifteen 15\nsay got {item}\n"""\n'
+    'prompt = """\nwrite file-{item}.txt from {item}\nspend 10\nmark did-{item}\nmark did\nboth fifteen 15\nsay got {item}\n"""\n'  # noqa: E501
 )
 
 
@@ -66,7 +66,7 @@ def test_of_twenty_items_every_recorded_one_is_reused_with_its_files_and_none_is
 def test_one_failed_of_a_hundred_runs_again_alone(stage: Stage) -> None:
     text = (
         f'[[step]]\nid = "each"\neach = {json.dumps(list(range(100)))}\nconcurrency = 8\nwrites = false\n'
-        f'run = ["bash", "-c", "echo $0 >> {stage.lab}/ran; test $0 != 42 -o -e {stage.lab}/fixed; echo got $0", "{{item}}"]\n'
+        f'run = ["bash", "-c", "echo $0 >> {stage.lab}/ran; test $0 != 42 -o -e {stage.lab}/fixed; echo got $0", "{{item}}"]\n'  # noqa: E501
     ).replace("; test", "; set -e; test")
     first = stage.run(text)
     assert first.code == 14, first.err

@@ -160,7 +160,7 @@ def test_an_answer_that_is_not_what_is_expected_is_complained_about(stage: Stage
     script(
         stage.lab.parent / "routes.py",
         "import sys\nprompt = sys.stdin.read()\nopen(sys.argv[1], 'a').write('x\\n')\n"
-        'print(\'{"route": "quick"}\' if \'Your last answer could not be used: expected route\' in prompt else \'hm {"route": "up"}\')\n',
+        'print(\'{"route": "quick"}\' if \'Your last answer could not be used: expected route\' in prompt else \'hm {"route": "up"}\')\n',  # noqa: E501
     )
     agent = f"[agents.routes]\nrun = {json.dumps(body + ' ' + str(stage.lab / 'asked'))}\n"
     step = 'agent = "routes"\nprompt = "Which?"\nexpect = { route = ["deep", "quick"] }\n'
@@ -182,7 +182,7 @@ def test_empty_answers_and_answers_without_json_are_failures(stage: Stage, answe
 
 
 def test_every_try_is_paid_for_and_counted(stage: Stage) -> None:
-    text = '[[step]]\nid = "a"\nagent = "counts"\nprompt = "spend 7\\nexit 1"\nwrites = false\nretry = { max = 2, delay = 0.01, factor = 2 }\n'
+    text = '[[step]]\nid = "a"\nagent = "counts"\nprompt = "spend 7\\nexit 1"\nwrites = false\nretry = { max = 2, delay = 0.01, factor = 2 }\n'  # noqa: E501
     done = stage.run(text.replace("exit 1", 'say {\\"a\\": 2}') + "expect = { a = 1 }\n")
     assert done.code == 14, done.err
     assert done.json["usage"]["total_tokens"] == 21
@@ -253,7 +253,7 @@ def test_items_that_wait_for_a_person_keep_no_other_from_being_done(stage: Stage
 
 
 def spends(name: str, tokens: int, rest: str = "") -> str:
-    return f'[[step]]\nid = "{name}"\nagent = "counts"\nwrites = false\nprompt = "mark {name}\\nspend {tokens}\\nsay x"\n{rest}\n'
+    return f'[[step]]\nid = "{name}"\nagent = "counts"\nwrites = false\nprompt = "mark {name}\\nspend {tokens}\\nsay x"\n{rest}\n'  # noqa: E501
 
 
 def test_a_budget_is_strictly_exceeded_and_blocks_only_what_it_left_out(stage: Stage) -> None:
@@ -326,9 +326,9 @@ def test_what_fails_in_a_sub_flow_fails_its_step_once_for_each_try(stage: Stage)
 
 LIMITED = (
     '[[step]]\nid = "first"\nagent = "counts"\nwrites = false\nprompt = "mark first\\nspend 5\\nsay x"\n'
-    '[[step]]\nid = "second"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "mark second\\nspend 3\\nlimited-once\\nsay y"\n'
-    '[[step]]\nid = "beside"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "await limited\\nspend 2\\nsay beside"\n'
-    '[[step]]\nid = "third"\nagent = "counts"\nwrites = false\nneeds = ["beside"]\nprompt = "mark third\\nspend 1\\nsay z"\n'
+    '[[step]]\nid = "second"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "mark second\\nspend 3\\nlimited-once\\nsay y"\n'  # noqa: E501
+    '[[step]]\nid = "beside"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "await limited\\nspend 2\\nsay beside"\n'  # noqa: E501
+    '[[step]]\nid = "third"\nagent = "counts"\nwrites = false\nneeds = ["beside"]\nprompt = "mark third\\nspend 1\\nsay z"\n'  # noqa: E501
 )
 
 
@@ -353,7 +353,7 @@ def test_refused_credentials_end_the_run_in_error(stage: Stage, tmp_path: Path) 
     text = f'[agents.c]\ncommand = ["cat", "{tmp_path}/said.json"]\nreads = "claude"\n'
     done = stage.run(
         text
-        + '[[step]]\nid = "a"\nagent = "c"\nprompt = "x"\n[[step]]\nid = "b"\nrun = ["true"]\nneeds = ["a"]\njoin = "done"\n'
+        + '[[step]]\nid = "a"\nagent = "c"\nprompt = "x"\n[[step]]\nid = "b"\nrun = ["true"]\nneeds = ["a"]\njoin = "done"\n'  # noqa: E501
     )
     assert done.code == 11, done.err
     assert done.json["state"] == "error"
@@ -414,7 +414,7 @@ def test_agents_of_two_goals_share_the_places_of_the_machine(stage: Stage, tmp_p
 def test_a_gate_that_blocks_inside_ends_the_turn_and_its_reason_is_the_next_ones_feedback(stage: Stage) -> None:
     stage.flow(
         prompt("plan", "mark plan\nsay a plan")
-        + '[[step]]\nid = "edit"\nagent = "actor"\nprompt = "mark edit\\nwrite note.txt {goal.turn}\\nsay told: {goal.feedback}"\nneeds = ["plan"]\n'
+        + '[[step]]\nid = "edit"\nagent = "actor"\nprompt = "mark edit\\nwrite note.txt {goal.turn}\\nsay told: {goal.feedback}"\nneeds = ["plan"]\n'  # noqa: E501
         + '[[step]]\nid = "gate"\ngate = true\nneeds = ["edit"]\n'
         + 'run = ["bash", "-c", "grep -q 2 note.txt && echo VERDICT: PASS || echo VERDICT: BLOCK too few notes"]\n'
     )
