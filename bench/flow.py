@@ -1,7 +1,7 @@
 """What a flow costs beside its commands: ``python bench/flow.py [STEPS]`` (1,000).
 
-Prints the time of a flow of trivial ``run`` steps, beside the time of the same commands spawned one by one and four at
-once by the door that goalrun uses, the difference per step, peak memory, and how many ran at once at most.
+Prints the time of a flow of trivial ``run`` steps, beside it the time of the same commands spawned, as many at once, by
+the door that goalrun uses, the difference per step, peak memory, and how many ran at once at most.
 """
 
 import os
