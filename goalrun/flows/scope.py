@@ -68,7 +68,7 @@ class Scope(NamedTuple):
             "args": lambda: field(dict(self.args), rest),
             "steps": lambda: self._of_step(rest),
             "needs": lambda: "\n\n".join(text for _, text in needs),
-            "previous": lambda: self._of_step((*last, *rest)) if last else None,
+            "previous": lambda: self._of_step((*last, *(rest or ("output",)))) if last else None,
             "goal": lambda: goal_prompt(self.state) if rest == ("prompt",) else field(self._goal(), rest),
         }
         return values[root]() if root in values else None
