@@ -15,7 +15,9 @@ from goalrun.cli.running import ANSWER_SECONDS, How, resume
 from goalrun.core.events import GoalStopped
 from goalrun.core.model import State
 from goalrun.errors import EnvironmentFailure, SpecError
-from goalrun.wiring import Session, holding, note_idle, open_session, open_store
+from goalrun.wiring.goals import holding, note_idle
+from goalrun.wiring.parts import open_store
+from goalrun.wiring.session import Session, open_session
 
 
 def step(name: str, *, as_json: bool) -> int:

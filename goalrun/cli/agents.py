@@ -19,7 +19,7 @@ from goalrun.core.ports import AgentFailure, Task
 from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import SpecError
 from goalrun.settings import AgentSettings, agents, load
-from goalrun.wiring import Session, open_session, workspace_here
+from goalrun.wiring.session import Session, open_session, workspace_here
 
 PROOF = "goalrun-was-here.txt"
 PROMPT = (

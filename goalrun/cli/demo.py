@@ -9,7 +9,7 @@ from pathlib import Path
 from goalrun.adapters.views import read_result
 from goalrun.cli.render import Json, note, out
 from goalrun.cli.running import Asked, flags, start
-from goalrun.wiring import open_session
+from goalrun.wiring.session import open_session
 
 CODE = '''"""Prices."""
 

@@ -20,7 +20,7 @@ from goalrun.errors import SpecError
 from goalrun.flows.files import read_flow
 from goalrun.flows.steps import NOBODY
 from goalrun.settings import AgentSettings, Settings, agents, load
-from goalrun.wiring import Session
+from goalrun.wiring.session import Session
 
 
 class FlowAsked(NamedTuple):

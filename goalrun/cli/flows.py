@@ -15,7 +15,7 @@ from goalrun.flows.files import Folder, find_flows, load_flow, whole_flow
 from goalrun.flows.goals import unwrapped
 from goalrun.flows.parse import failed
 from goalrun.settings import agents, load, shipped, user_file
-from goalrun.wiring import workspace_here
+from goalrun.wiring.session import workspace_here
 
 WRONG = 2
 

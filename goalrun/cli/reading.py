@@ -33,7 +33,7 @@ def find(home: Home, name: str) -> str:
     if name:
         return home.find(name, None)
     from goalrun.adapters.git import forget_git_variables
-    from goalrun.wiring import workspace_here
+    from goalrun.wiring.session import workspace_here
 
     forget_git_variables()
     return home.find("", workspace_here()[0])
@@ -85,7 +85,8 @@ def show(name: str, *, as_json: bool) -> int:
 def diff(name: str, turn: str | None, *, as_json: bool) -> int:
     """What a goal, or one turn of it, changed."""
     from goalrun.adapters.journal import replay
-    from goalrun.wiring import open_session, open_store
+    from goalrun.wiring.parts import open_store
+    from goalrun.wiring.session import open_session
 
     session = open_session(write=False)
     goal = find(session.home, name)

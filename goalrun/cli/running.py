@@ -27,20 +27,9 @@ from goalrun.core.model import EXIT_CODES, State
 from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, GoalrunError, Interrupted, SettingsError, SpecError, WorkspaceBusy
 from goalrun.settings import Loaded, load
-from goalrun.wiring import (
-    Running,
-    Session,
-    clone_for,
-    create_goal,
-    hand_over_again,
-    open_session,
-    require_outside,
-    require_workspace,
-    run_goal,
-    salvage_goal,
-    start_detached,
-    workspace_here,
-)
+from goalrun.wiring.goals import clone_for, create_goal, hand_over_again, salvage_goal
+from goalrun.wiring.running import Running, run_goal, start_detached
+from goalrun.wiring.session import Session, open_session, require_outside, require_workspace, workspace_here
 
 TOP_LEVEL = (
     "worker", "workers", "strategy", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota",

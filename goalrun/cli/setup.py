@@ -30,7 +30,7 @@ from goalrun.core.evidence import count
 from goalrun.core.value import seconds
 from goalrun.errors import GoalrunError, SettingsError
 from goalrun.settings import agents, load, user_file, write_toml
-from goalrun.wiring import open_session, workspace_here
+from goalrun.wiring.session import open_session, workspace_here
 
 
 def init(*, yes: bool) -> int:

@@ -17,7 +17,7 @@ from goalrun.adapters.sandbox import strongest
 from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, FlowUse, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import AgentSettings, Settings, agents
-from goalrun.wiring import Session
+from goalrun.wiring.session import Session
 
 MAX_FILE_CHARS = 1_000_000
 MODEL_JUDGE = "goalrun.adapters.model_judge"

@@ -20,15 +20,8 @@ from goalrun.core.model import Snapshot, VerificationReport
 from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError
 from goalrun.settings import load
-from goalrun.wiring import (
-    Session,
-    furnish_checks,
-    open_session,
-    open_store,
-    open_verifier,
-    require_outside,
-    workspace_here,
-)
+from goalrun.wiring.parts import furnish_checks, open_store, open_verifier
+from goalrun.wiring.session import Session, open_session, require_outside, workspace_here
 
 PASSED, FAILED, TAMPERED = 0, 12, 13
 

@@ -19,7 +19,8 @@ from goalrun.core.flow.plan import final_step
 from goalrun.core.model import GoalState, State, StepRecord
 from goalrun.core.value import Json
 from goalrun.errors import SpecError, WorkspaceBusy
-from goalrun.wiring import Session, note_idle, open_session
+from goalrun.wiring.goals import note_idle
+from goalrun.wiring.session import Session, open_session
 
 ITEM = re.compile(r"[^/\[]+\[(\d{1,9})\]")
 

@@ -39,7 +39,8 @@ from goalrun.adapters.sandbox import probe
 from goalrun.core.model import ProcessIdentity, VerificationReport
 from goalrun.core.spec import AgentSpec, GoalSpec, Limits, VerificationSpec
 from goalrun.errors import EnvironmentFailure, UserError
-from goalrun.wiring import Session, open_store, open_verifier
+from goalrun.wiring.parts import open_store, open_verifier
+from goalrun.wiring.session import Session
 
 CASES = Path(__file__).with_name("cases")
 Level = Literal["bwrap", "process"]
