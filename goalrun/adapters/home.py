@@ -115,9 +115,10 @@ class Home:
                 break
         try:
             self._mark(goal, workspace)
-        except OSError as failure:
+        except (OSError, EnvironmentFailure) as failure:
             self.unfinished(goal).rmdir()
-            raise EnvironmentFailure(f"cannot make a goal in {self.path}: {failure.strerror}") from failure
+            why = failure.strerror if isinstance(failure, OSError) else failure
+            raise EnvironmentFailure(f"cannot make a goal in {self.path}: {why}") from failure
         return goal
 
     def _mark(self, goal: str, workspace: Path) -> None:

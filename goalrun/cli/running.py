@@ -25,7 +25,15 @@ from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.core.spec import GoalSpec, Limits
-from goalrun.errors import EnvironmentFailure, GoalrunError, Interrupted, SettingsError, SpecError, WorkspaceBusy
+from goalrun.errors import (
+    EnvironmentFailure,
+    GoalrunError,
+    Interrupted,
+    SettingsError,
+    SpecError,
+    UnknownGoal,
+    WorkspaceBusy,
+)
 from goalrun.settings import Loaded, load
 from goalrun.wiring.goals import clone_for, create_goal, hand_over_again, salvage_goal
 from goalrun.wiring.running import Running, run_goal, start_detached
@@ -270,7 +278,12 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
 
 
 def _print_result(folder: Path, *, as_json: bool) -> None:
-    result = read_result(folder)
+    try:
+        result = read_result(folder)
+    except UnknownGoal as failure:
+        raise EnvironmentFailure(
+            f"the goal has ended, but its folder is gone: {folder}", hint="bring it back"
+        ) from failure
     if result["state"] != "running":
         # This process is about to end.
         result["pid"] = None

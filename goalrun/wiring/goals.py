@@ -11,6 +11,7 @@ from goalrun.adapters.clock import SystemClock, utc_now
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import SqliteJournal, replay, salvage
 from goalrun.adapters.lock import RunLock, WorkspaceLock, held, only_runner
+from goalrun.adapters.points import reached
 from goalrun.adapters.store import GitStore
 from goalrun.adapters.verifier import HIDDEN
 from goalrun.adapters.views import JOURNAL, RUN_LOCK
@@ -41,6 +42,7 @@ def create_goal(
             journal.append(GoalCreated(spec=make_spec(goal)), None)
             journal.close()
             session.home.appear(goal)
+        reached("goal made")
     except BaseException:
         with suppress(EnvironmentFailure):
             remove_tree(folder)

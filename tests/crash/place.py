@@ -128,14 +128,12 @@ class Place:
     def run(self, *words: str, plan: Mapping[str, Any] | None = None, until: Callable[[], bool] = _never) -> Ended:
         """Run the program to its end, whatever that is; it is killed when ``until`` says so."""
         process = self.spawn(words, plan)
-        while until is not _never and process.poll() is None:
-            if until():
+        stops = plan is not None and bool(plan.get("stop"))
+        look = os.WSTOPPED | os.WNOWAIT | os.WNOHANG
+        while (stops or until is not _never) and process.poll() is None:
+            if until() or (stops and os.waitid(os.P_PID, process.pid, look) is not None):
                 process.kill()
             time.sleep(0.01)
-        if plan is not None and plan.get("stop"):
-            # Returns when it is stopped, or at its end.
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            process.kill()
         return self.ended(process)
 
     def left(self) -> list[psutil.Process]:

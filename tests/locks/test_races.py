@@ -225,7 +225,7 @@ def test_a_resume_that_comes_when_the_goal_is_achieved_does_nothing(program: Pro
 
 def test_a_start_that_lost_its_goal_to_a_resume_leaves_it_alone(program: Program) -> None:
     """The goal can be seen before `start` has taken it up; somebody's `resume` is faster."""
-    with held_at(program, "journal goal_created durable", *begin("true", check="false")) as start:
+    with held_at(program, "goal made", *begin("true", check="false")) as start:
         goal = only_goal(program)["id"]
         with held_at(program, "lock held", "resume", goal, "--max-turns", "1") as resumed:
             lost = start.finish()
