@@ -1,5 +1,6 @@
 """Fixtures."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from support import Program, shop
 # How fast a machine is, and what else runs on it, is no property of the code.
 settings.register_profile("goalrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("goalrun")
+
+# A shell starts what it runs in the background with SIGINT ignored, and that would be inherited by every program here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
