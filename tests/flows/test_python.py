@@ -164,7 +164,7 @@ def main():
         return [inner.text, flow("saved").text, str(failure)]
 """
     result = flows.run(code, flow=toml)
-    assert result["json"] == ["{needs} as it is\n", "saved\n", "there is no argument 'wrong'"], result["detail"]
+    assert result["json"] == ["{needs} as it is", "saved", "there is no argument 'wrong'"], result["detail"]
 
 
 def test_check_verifies_the_workspace_as_it_is_where_nothing_can_change_it(flows: Flows) -> None:
