@@ -104,7 +104,7 @@ def _with_options_of_start() -> None:
     rest = [
         each.replace(kind=own.KEYWORD_ONLY)
         for name, each in inspect.signature(commands.start).parameters.items()
-        if name not in {"objective", "worker_cmd"}
+        if name not in {"objective", "worker_cmd", "strategy"}
     ]
     signature = inspect.Signature([*first, *rest], return_annotation=int)
     wrap.__signature__ = signature  # type: ignore[attr-defined]

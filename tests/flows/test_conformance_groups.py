@@ -36,7 +36,7 @@ def test_compete_success_is_measured_not_reported(program: Program) -> None:
     }
     done = run(program, group(members, pick="best"))
     step = step_of(done)
-    assert (done.code, step["winner"], step["text"]) == (0, "honest", "mine\n")
+    assert (done.code, step["winner"], step["text"]) == (0, "honest", "mine")
     assert step["members"]["cheat"]["status"] == step["members"]["idler"]["status"] == "failed"
     assert CHECK in step["members"]["idler"]["reason"]
     assert (program.cwd / "honest.txt").exists()

@@ -41,7 +41,7 @@ def test_members_begin_with_edits_that_are_not_committed_and_setup_runs_first(pr
     put(program, flow)
     write(program.cwd, {"draft.txt": "a draft\n"})
     done = program.run("flow", "run", "f", "--json")
-    assert step_of(done)["text"] == "a draft\nmine\n"
+    assert step_of(done)["text"] == "a draft\nmine"
 
 
 def test_a_setup_that_fails_fails_its_member(program: Program, tmp_path: Path) -> None:

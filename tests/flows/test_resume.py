@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from acting import Stage, statuses
+from flows.share import MANY, REST
 from support import Program, finish, running, wait_until
 
 
@@ -63,19 +64,19 @@ def test_of_twenty_items_every_recorded_one_is_reused_with_its_files_and_none_is
     assert done.json["usage"]["total_tokens"] is None
 
 
-def test_one_failed_of_a_hundred_runs_again_alone(stage: Stage) -> None:
+def test_one_failed_of_many_runs_again_alone(stage: Stage) -> None:
     text = (
-        f'[[step]]\nid = "each"\neach = {json.dumps(list(range(100)))}\nconcurrency = 8\nwrites = false\n'
-        f'run = ["bash", "-c", "echo $0 >> {stage.lab}/ran; test $0 != 42 -o -e {stage.lab}/fixed; echo got $0", "{{item}}"]\n'
+        f'[[step]]\nid = "each"\neach = {json.dumps(list(range(MANY)))}\nconcurrency = 8\nwrites = false\n'
+        f'run = ["bash", "-c", "echo $0 >> {stage.lab}/ran; test $0 != 12 -o -e {stage.lab}/fixed; echo got $0", "{{item}}"]\n'
     ).replace("; test", "; set -e; test")
     first = stage.run(text)
     assert first.code == 14, first.err
-    assert first.json["steps"]["each"]["reason"].startswith("1 of 100: ")
+    assert first.json["steps"]["each"]["reason"].startswith(f"1 of {MANY}: ")
     stage.mark("fixed")
     done = stage.program.run("resume", first.json["id"], "--json")
     assert done.code == 0, done.err
-    assert stage.marks("ran") == 101
-    assert [n for n, member in enumerate(done.json["steps"]["each"]["members"]) if not member["cached"]] == [42]
+    assert stage.marks("ran") == MANY + 1
+    assert [n for n, member in enumerate(done.json["steps"]["each"]["members"]) if not member["cached"]] == [12]
 
 
 PLAN = (
@@ -88,7 +89,14 @@ PLAN = (
 )
 
 
-@pytest.mark.parametrize("how", ["writes = false", "writes = false\ncache_tree = false", "cache_tree = false"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "writes = false",
+        pytest.param("writes = false\ncache_tree = false", marks=REST),
+        pytest.param("cache_tree = false", marks=REST),
+    ],
+)
 def test_a_goal_of_three_turns_around_four_steps_pays_for_its_plan_once(stage: Stage, how: str) -> None:
     stage.flow(PLAN.replace("{how}", how))
     done = stage.program.run("wrap", "f", "three", "-c", "grep -q 3 turn.txt", "--json")

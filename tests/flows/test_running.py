@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from acting import Stage, statuses
+from flows.share import REST
 from support import PYTHON, Program, finish, running, script, wait_until
 
 
@@ -196,7 +197,9 @@ ITEMS = (
 )
 
 
-@pytest.mark.parametrize("key", ["", "items", "results", "list", "data", "findings"])
+@pytest.mark.parametrize(
+    "key", ["", "items", *(pytest.param(each, marks=REST) for each in ("results", "list", "data", "findings"))]
+)
 def test_each_takes_lists_and_objects_that_hold_one_in_order_and_only_so_many_at_once(stage: Stage, key: str) -> None:
     items = [{"x": number} for number in range(5)]
     value = {key: items} if key else items
