@@ -19,7 +19,7 @@ from goalrun.errors import EnvironmentFailure
 Heard = Callable[[JsonObject, Callable[[JsonObject], None], int], None]
 """Called with a message, what answers it, and its size in bytes; in a thread."""
 HELLO_BYTES = 1_000
-HELLO_SECONDS = 2.0
+HELLO_SECONDS = 20.0
 """How long who connects may take to show the token."""
 MOST_PATH = 70
 """Of a temporary folder's: the address of a socket has at most about 100 bytes (unix(7))."""
