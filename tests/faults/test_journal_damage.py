@@ -37,7 +37,7 @@ from goalrun.errors import EnvironmentFailure, JournalCorrupt, UserError
 
 ALL = os.environ.get("GOALRUN_FAULTS") == "all"
 REST = pytest.mark.skipif(not ALL, reason="only with GOALRUN_FAULTS=all")
-DAMAGES = 5000 if ALL else 300
+DAMAGES = 5000 if ALL else 100
 CLOCK = SystemClock(lambda: None)
 UNLOCK = "DROP TRIGGER append_only_update; DROP TRIGGER append_only_delete;"
 SQL = (
