@@ -116,16 +116,23 @@ def _staffed(
     """
     described = {**around, **flow.agents}
 
-    def own(name: str) -> str:
-        if name == NOBODY and NOBODY in found:
+    def own(name: str, model: str | None) -> str:
+        if name == NOBODY and model is None and NOBODY in found:
             return NOBODY
-        agent = resolve(name, described.get(name))
+        table = described.get(name)
+        if model is not None:
+            used = name if name != NOBODY else resolve(NOBODY, None).name
+            table = {**(table or {"use": used}), "model": model}
+            name = f"{used} {model}"
+            if "use" not in table:
+                raise SpecError(f"agent {used!r} is a command of its own: it takes no model", hint="leave out model")
+        agent = resolve(name, table)
         taken = (key for key in (name, f"{flow.name}/{name}", *(f"{flow.name}/{name}-{n}" for n in range(2, 1000))))
         key = next(key for key in taken if found.get(key, agent) == agent)
         found[key] = agent
         return key
 
-    steps = tuple(_renamed(step, {name: own(name) for name in _names_of(step)}) for step in flow.steps)
+    steps = tuple(_renamed(step, own) for step in flow.steps)
     # One from a file of its own knows nobody of those around it.
     near = {
         name: described if Path(inner.source).absolute() == Path(flow.source).absolute() else {}
@@ -135,12 +142,21 @@ def _staffed(
     return flow.model_copy(update={"steps": steps, "flows": inside})
 
 
-def _renamed(step: Step, names: Mapping[str, str]) -> Step:
-    def named(name: str | None) -> str | None:
-        return names.get(name, name) if name is not None else None
+def _renamed(step: Step, own: Callable[[str, str | None], str]) -> Step:
+    """A step with the names under which ``own`` has found those whom it asks, with the models that it wants."""
 
-    members = tuple(each.model_copy(update={"agent": named(each.agent)}) for each in step.member)
-    return step.model_copy(update={"agent": named(step.agent), "lead": named(step.lead), "member": members})
+    def asks(agent: str | None, model: str | None) -> str | None:
+        return own(agent or NOBODY, model) or None
+
+    members = tuple(
+        each
+        if each.run is not None
+        else each.model_copy(update={"agent": asks(each.agent or step.agent, each.model or step.model)})
+        for each in step.member
+    )
+    agent = asks(step.agent, step.model) if step.kind == "prompt" else step.agent
+    lead = asks(step.lead, None) if step.lead is not None else None
+    return step.model_copy(update={"agent": agent, "lead": lead, "member": members})
 
 
 def group_use(settings: Settings, session: Session) -> FlowUse | None:
@@ -180,16 +196,6 @@ def _steps(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[Step]:
         if step.flow is not None and step.flow in flows:
             below = flows[step.flow]
             yield from _steps(below, {**flows, **below.flows})
-
-
-def _names_of(step: Step) -> Iterator[str]:
-    if step.kind == "prompt":
-        yield step.agent or NOBODY
-    for member in step.member:
-        if member.run is None:
-            yield member.agent or step.agent or NOBODY
-    if step.lead is not None:
-        yield step.lead
 
 
 def _agent(name: str, described: JsonObject | None, settings: Settings, session: Session) -> AgentSpec:
