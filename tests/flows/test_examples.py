@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from acting import Stage, statuses
-from support import Done, Program
+from support import Done, Program, write
 
 EXAMPLES = Path(__file__).parent / "examples"
 CLI = r'''#!/usr/bin/env python3
@@ -111,3 +113,49 @@ def test_a_goal_around_a_flow_of_four_steps(stage: Stage) -> None:
     show = stage.program.run("show", result["id"]).out
     assert "failed note" in show
     assert "done plan" in show
+
+
+RACER = r"""#!/usr/bin/env python3
+import sys
+prompt = sys.stdin.read()
+assert prompt.startswith("Fix: quotes. Leave the tests alone."), prompt
+if "smallest change" in prompt:
+    open("tests/test_parser.py", "w").write("def test_nothing():\n    pass\n")
+elif "restructure" in prompt:
+    open("parser.py", "w").write("def parse(text):\n    return text.strip(chr(34))\n")
+print("all tests pass, I am sure")
+"""
+UV = """#!/bin/sh
+test "$1" = sync && exit 0
+shift
+test "$1" = pytest && exec PYTHON -m "$@"
+exec true
+"""
+
+
+def test_three_that_compete_for_a_fix_the_tests_decide(stage: Stage, tmp_path: Path) -> None:
+    """One changes the test, one mends the code, one does nothing; all are sure."""
+    shutil.rmtree(stage.program.cwd / "tests")
+    write(stage.program.cwd, {
+        "parser.py": "def parse(text):\n    return text\n",
+        "tests/test_parser.py": "from parser import parse\n\n\ndef test_quotes():\n    assert parse('\"a\"') == 'a'\n",
+        "conftest.py": "", "uv.lock": "", "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['.']\n",
+    })  # fmt: skip
+    tools = tmp_path / "bin"
+    for name, text in (("racer", RACER), ("uv", UV.replace("PYTHON", sys.executable))):
+        (tools / name).write_text(text, encoding="utf-8")
+        (tools / name).chmod(0o755)
+    text = (EXAMPLES / "fix-parser.toml").read_text(encoding="utf-8").replace("uv run", f"{tools}/uv run")
+    text = text.replace("uv sync", f"{tools}/uv sync").replace(
+        'run = ["pi", "-p", "--mode", "json"]', f'run = ["{tools}/racer"]'
+    )
+    text = re.sub(r'^use = "(?:claude|codex)"', f'run = ["{tools}/racer"]', text, flags=re.MULTILINE)
+    (stage.program.cwd / "fix-parser.toml").write_text(text, encoding="utf-8")
+    done = stage.program.run("flow", "run", "fix-parser.toml", "issue=quotes", "--json")
+    assert done.code == 0, done.err
+    members = {
+        each["id"]: each["status"] for each in done.json["steps"]["fix"]["members"] if each["id"].count("/") == 0
+    }
+    assert sorted(members.values()) == ["done", "failed", "failed"], members
+    assert "strip" in (stage.program.cwd / "parser.py").read_text(encoding="utf-8")
+    assert "test_quotes" in (stage.program.cwd / "tests/test_parser.py").read_text(encoding="utf-8")

@@ -34,10 +34,13 @@ from goalrun.adapters.views import JOURNAL, OWNER, last_record, read_result, run
 from goalrun.cli.limits import after_resume
 from goalrun.core.events import Record
 from goalrun.core.evidence import as_json, clean, fenced, one_line, plain, redact
+from goalrun.core.flow.outline import graph, outline
 from goalrun.core.model import GoalState, Session, Usage, WorkerReport
 from goalrun.core.replay import apply, fold
 from goalrun.core.spec import AgentSpec, Limits
-from goalrun.errors import GoalrunError, SettingsError, UserError
+from goalrun.errors import FlowError, GoalrunError, SettingsError, UserError
+from goalrun.flows.check import check_flow as check_flow_file
+from goalrun.flows.files import read_flow
 
 HERE = Path(__file__).parent
 STREAMS = HERE.parent / "agents" / "streams"
@@ -95,6 +98,19 @@ def check_settings(data: bytes) -> None:
     loaded.settings.limits.limits()
     settings.agents(loaded.settings)
     loaded.settings.model_dump_json()
+
+
+def check_flow(data: bytes) -> None:
+    """A flow file gives a flow and all that is wrong with it, or lines that say what is wrong."""
+    path = scratch() / "flow.toml"
+    path.write_bytes(data)
+    try:
+        flow = read_flow(path)
+        lines = check_flow_file(flow, (), ())
+        outline(flow), graph(flow)
+    except FlowError as failure:
+        lines = list(failure.found) or [str(failure)]
+    assert all(len(line.splitlines()) == 1 and line.strip() for line in lines), lines
 
 
 def check_limits(data: bytes) -> None:
@@ -300,6 +316,7 @@ def check_evidence(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Target] = {
+    "flow": Target(check_flow, files("flows/*.toml", below=CONFIG)),
     "settings": Target(check_settings, files("agents/*.toml", "*.toml", below=CONFIG)),
     "limits": Target(check_limits, files("limits/*")),
     **{
