@@ -22,8 +22,13 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace a file so that a reader, or a crash, sees the old content or the new, and nothing between.
+
+    Args:
+        path: the file; only its owner can read it.
+        content: all of it.
+        durable: it has to be there after the power was cut, too.
 
     Raises:
         EnvironmentFailure: it cannot be written.
@@ -35,11 +40,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         reached("file written")
         temporary.replace(path)
         reached("file renamed")
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as failure:
         with suppress(OSError):
             temporary.unlink()

@@ -96,7 +96,7 @@ def call(agent: AgentSpec, order: Order, means: Means, on_start: Callable[[Proce
         Interrupted: the goal was asked to pause or stop.
     """
     private_folder(order.kept)
-    write_whole(order.kept / "prompt.md", order.prompt)
+    write_whole(order.kept / "prompt.md", order.prompt, durable=False)
     # Outside of the state folder, which a worker has no business in.
     own = Path(tempfile.mkdtemp(prefix="goalrun-agent-"))
     try:
@@ -147,10 +147,11 @@ def require_program(agent: AgentSpec, words: tuple[str, ...], path: str | None) 
 
 
 def _lay_out(own: Path, agent: AgentSpec, prompt: str) -> None:
-    write_whole(own / "prompt.md", prompt)
-    write_whole(own / "schema.json", json.dumps(VERDICT_SCHEMA))
+    # For this run alone.
+    write_whole(own / "prompt.md", prompt, durable=False)
+    write_whole(own / "schema.json", json.dumps(VERDICT_SCHEMA), durable=False)
     for name, content in agent.files.items():
-        write_whole(own / name, content)
+        write_whole(own / name, content, durable=False)
 
 
 def _filler(own: Path, order: Order) -> Callable[[str], str]:
