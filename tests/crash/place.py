@@ -155,6 +155,11 @@ class Place:
         """Wait until nothing of a dead run lives: how long that took, in seconds, and what would not end."""
         began = time.monotonic()
         while (left := self.left()) and time.monotonic() - began < DEADLINE_SECONDS / 4:
+            for process in left:
+                with suppress(psutil.Error):
+                    # A background process that was stopped, as it was to be.
+                    if process.status() == psutil.STATUS_STOPPED:
+                        process.kill()
             psutil.wait_procs(left, timeout=0.02)
         names = []
         for process in left:
