@@ -136,6 +136,13 @@ class Place:
             time.sleep(0.01)
         return self.ended(process)
 
+    def kill_stopped(self) -> None:
+        """Kill background processes that were stopped, as they were to be."""
+        for process in self.left():
+            with suppress(psutil.Error):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.kill()
+
     def left(self) -> list[psutil.Process]:
         """The living processes of any run here: all inherit a variable that names the place, or have the goal's id."""
         return [process for process in psutil.process_iter() if self._ours(process)]
@@ -155,11 +162,6 @@ class Place:
         """Wait until nothing of a dead run lives: how long that took, in seconds, and what would not end."""
         began = time.monotonic()
         while (left := self.left()) and time.monotonic() - began < DEADLINE_SECONDS / 4:
-            for process in left:
-                with suppress(psutil.Error):
-                    # A background process that was stopped, as it was to be.
-                    if process.status() == psutil.STATUS_STOPPED:
-                        process.kill()
             psutil.wait_procs(left, timeout=0.02)
         names = []
         for process in left:

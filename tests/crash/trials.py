@@ -270,6 +270,7 @@ def points(stage: Stage) -> tuple[list[tuple[str, int]], float]:
 
 
 def _idle(place: Place) -> bool:
+    place.kill_stopped()
     return not place.left()
 
 
