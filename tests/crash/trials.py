@@ -125,7 +125,7 @@ class Stage:
         known = len(self.place.facts())
         ended = self.place.run(*self.words(), plan={**plan, "verb": verb or self.words()[0]}, until=self.queued)
         if self.scenario.words[-1] == "-d":
-            wait_until(lambda: not self.place.left(), "the background process ends")
+            wait_until(partial(_idle, self.place), "the background process ends")
         deaths = [fact for fact in self.place.facts()[known:] if fact["what"] == "dies"]
         label = deaths[0]["label"] if deaths else ""
         return Trial(label, *self.look(), ended)
