@@ -77,8 +77,10 @@ class AgentWorker:
                 goes_on = False
                 heard, kept = self._call(task, on_process, None)
         finally:
-            # What carries the call's id but slipped out of the tree, through a daemon of the system for example.
-            reap((), self._call_id(task), CALL_VARIABLE, begun)
+            # What slipped out of the tree, through a daemon of the system for example, but carries the goal's id; that
+            # of this call alone, where other calls run beside it.
+            mark = (self._call_id(task), CALL_VARIABLE) if task.place else (self._spec.id, GOAL_VARIABLE)
+            reap((), *mark, begun)
         self._require_work(heard)
         report = self._report(heard, kept, task.session if goes_on else None, task.chars)
         # A flow's calls run side by side: which of them had a process started, nobody could tell.
