@@ -29,7 +29,7 @@ def mark(name, word="x"):
         file.write(word + "\\n")
 
 def wait(happened):
-    end = time.monotonic() + 40
+    end = time.monotonic() + 300
     while not happened():
         if time.monotonic() > end:
             sys.exit("never happened")
