@@ -1,6 +1,7 @@
 """The examples of the form run as they stand, with commands in place of models."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -128,7 +129,7 @@ print("all tests pass, I am sure")
 UV = """#!/bin/sh
 test "$1" = sync && exit 0
 shift
-test "$1" = pytest && exec PYTHON -m "$@"
+test "$1" = pytest && exec python3 -m "$@"
 exec true
 """
 
@@ -142,9 +143,11 @@ def test_three_that_compete_for_a_fix_the_tests_decide(stage: Stage, tmp_path: P
         "conftest.py": "", "uv.lock": "", "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['.']\n",
     })  # fmt: skip
     tools = tmp_path / "bin"
-    for name, text in (("racer", RACER), ("uv", UV.replace("PYTHON", sys.executable))):
+    for name, text in (("racer", RACER), ("uv", UV)):
         (tools / name).write_text(text, encoding="utf-8")
         (tools / name).chmod(0o755)
+    # A check sees what is on PATH, nothing that a script names by itself.
+    stage.program.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     text = (EXAMPLES / "fix-parser.toml").read_text(encoding="utf-8").replace("uv run", f"{tools}/uv run")
     text = text.replace("uv sync", f"{tools}/uv sync").replace(
         'run = ["pi", "-p", "--mode", "json"]', f'run = ["{tools}/racer"]'
