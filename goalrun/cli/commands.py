@@ -1,9 +1,11 @@
-"""Every command and its options, declared. The bodies are in the modules beside this one, imported when they run."""
+"""The commands about goals, declared. The bodies are in the modules beside this one, imported when they run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from goalrun.cli import options
 
 if TYPE_CHECKING:
     from goalrun.cli.running import Asked
@@ -14,68 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-agents = typer.Typer(help="Which agents are installed, how they are driven, and what they can report.")
-app.add_typer(agents, name="agents")
-
-Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
-NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Checks = Annotated[
-    list[str] | None,
-    typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),
-]
-Protect = Annotated[
-    list[str] | None,
-    typer.Option("--protect", metavar="GLOB", help="Protect these paths too."),
-]
-MayChange = Annotated[
-    list[str] | None,
-    typer.Option("--may-change", metavar="GLOB", help="Take paths out of the protected set."),
-]
-PassEnv = Annotated[
-    list[str] | None,
-    typer.Option("--pass-env", metavar="NAME", help="A variable that checks get from the environment."),
-]
-Deps = Annotated[
-    list[str] | None,
-    typer.Option("--deps", metavar="PATH", help="A folder of dependencies in the workspace, frozen for the checks."),
-]
-Prepare = Annotated[
-    str | None,
-    typer.Option(
-        "--prepare", metavar="CMD", help="Makes dependencies for the checks, once, on the base, with network."
-    ),
-]
-SandboxLevel = Annotated[
-    str | None,
-    typer.Option(
-        "--sandbox",
-        metavar="auto|bwrap|seatbelt|landlock|process",
-        help="How checks are isolated (auto: the strongest).",
-    ),
-]
-RequireSandbox = Annotated[
-    bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap or seatbelt.")
-]
-Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
-RequireStrong = Annotated[bool, typer.Option("--require-strong", help="Weak passes do not count.")]
-NoBaseline = Annotated[
-    bool, typer.Option("--no-baseline", help="Do not run the checks on the base for a floor; passes are then weak.")
-]
-CheckTimeout = Annotated[str | None, typer.Option("--check-timeout", metavar="TIME", help="Per check (10m).")]
-MaxTurns = Annotated[str | None, typer.Option("--max-turns", metavar="N", help="Turns (20); on resume +N adds.")]
-MaxTokens = Annotated[str | None, typer.Option("--max-tokens", metavar="N", help="Tokens of worker and judge.")]
-MaxUsd = Annotated[str | None, typer.Option("--max-usd", metavar="X", help="US dollars of worker and judge.")]
-AllowUnknownSpend = Annotated[
-    bool, typer.Option("--allow-unknown-spend", help="Go on where nobody reports what a limit is about.")
-]
-MaxTime = Annotated[str | None, typer.Option("--max-time", metavar="TIME", help="Running time, as in 90s, 2h.")]
-TurnTimeout = Annotated[str | None, typer.Option("--turn-timeout", metavar="TIME", help="Per turn (30m).")]
-StuckAfter = Annotated[
-    str | None,
-    typer.Option("--stuck-after", metavar="N", help="Turns without progress that are too many (3; 0 = off)."),
-]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Exit 8 instead of queueing for the workspace.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -116,7 +56,7 @@ def start(
         str | None,
         typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
     ] = None,
-    check: Checks = None,
+    check: options.Checks = None,
     hidden_check: Annotated[
         list[str] | None,
         typer.Option("--hidden-check", metavar="CMD", help="A check that the worker is not shown; repeatable."),
@@ -133,9 +73,9 @@ def start(
     ] = None,
     judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
     judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
-    protect: Protect = None,
-    may_change: MayChange = None,
-    pass_env: PassEnv = None,
+    protect: options.Protect = None,
+    may_change: options.MayChange = None,
+    pass_env: options.PassEnv = None,
     verify_in: Annotated[
         str | None,
         typer.Option(
@@ -146,27 +86,27 @@ def start(
         str | None,
         typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
     ] = None,
-    deps: Deps = None,
-    prepare: Prepare = None,
-    sandbox: SandboxLevel = None,
-    require_sandbox: RequireSandbox = False,
-    network: Network = False,
-    no_baseline: NoBaseline = False,
-    require_strong: RequireStrong = False,
+    deps: options.Deps = None,
+    prepare: options.Prepare = None,
+    sandbox: options.SandboxLevel = None,
+    require_sandbox: options.RequireSandbox = False,
+    network: options.Network = False,
+    no_baseline: options.NoBaseline = False,
+    require_strong: options.RequireStrong = False,
     worker_isolation: Annotated[
         str | None,
         typer.Option(
             "--worker-isolation", metavar="auto|off", help="auto: hide goalrun's state and processes from it."
         ),
     ] = None,
-    max_turns: MaxTurns = None,
-    max_tokens: MaxTokens = None,
-    max_usd: MaxUsd = None,
-    max_time: MaxTime = None,
-    turn_timeout: TurnTimeout = None,
-    check_timeout: CheckTimeout = None,
-    stuck_after: StuckAfter = None,
-    allow_unknown_spend: AllowUnknownSpend = False,
+    max_turns: options.MaxTurns = None,
+    max_tokens: options.MaxTokens = None,
+    max_usd: options.MaxUsd = None,
+    max_time: options.MaxTime = None,
+    turn_timeout: options.TurnTimeout = None,
+    check_timeout: options.CheckTimeout = None,
+    stuck_after: options.StuckAfter = None,
+    allow_unknown_spend: options.AllowUnknownSpend = False,
     no_wait_quota: Annotated[
         bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
     ] = False,
@@ -174,9 +114,9 @@ def start(
     worktree: Annotated[
         bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
     ] = False,
-    no_wait: NoWait = False,
+    no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
     options = dict(locals())
@@ -221,26 +161,26 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
 
 @app.command()
 def resume(
-    goal: Goal = "",
+    goal: options.Goal = "",
     every: Annotated[
         bool, typer.Option("--all", help="In the background, every goal whose process is gone (after a reboot).")
     ] = False,
     hint: Annotated[str, typer.Option("--hint", metavar="TEXT", help="Something for the next turn.")] = "",
-    max_turns: MaxTurns = None,
-    max_tokens: MaxTokens = None,
-    max_usd: MaxUsd = None,
-    max_time: MaxTime = None,
-    turn_timeout: TurnTimeout = None,
-    check_timeout: CheckTimeout = None,
-    stuck_after: StuckAfter = None,
-    allow_unknown_spend: AllowUnknownSpend = False,
+    max_turns: options.MaxTurns = None,
+    max_tokens: options.MaxTokens = None,
+    max_usd: options.MaxUsd = None,
+    max_time: options.MaxTime = None,
+    turn_timeout: options.TurnTimeout = None,
+    check_timeout: options.CheckTimeout = None,
+    stuck_after: options.StuckAfter = None,
+    allow_unknown_spend: options.AllowUnknownSpend = False,
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Go on from the last good record of a damaged journal, which is kept.")
     ] = False,
     flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
-    no_wait: NoWait = False,
+    no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Go on with a goal that is not achieved yet."""
     from goalrun.cli import running
@@ -265,7 +205,7 @@ def resume(
 
 
 @app.command()
-def step(goal: Goal = "", as_json: AsJson = False) -> int:
+def step(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
     """Run one turn, then pause."""
     from goalrun.cli import acting
 
@@ -273,7 +213,7 @@ def step(goal: Goal = "", as_json: AsJson = False) -> int:
 
 
 @app.command()
-def pause(goal: Goal = "", as_json: AsJson = False) -> int:
+def pause(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
     """Pause a running goal at once."""
     from goalrun.cli import acting
 
@@ -281,7 +221,7 @@ def pause(goal: Goal = "", as_json: AsJson = False) -> int:
 
 
 @app.command()
-def stop(goal: Goal = "", as_json: AsJson = False) -> int:
+def stop(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
     """Stop a goal at once."""
     from goalrun.cli import acting
 
@@ -301,9 +241,9 @@ def hint(
 
 @app.command("run-detached", hidden=True)
 def run_detached(
-    goal: NeededGoal,
+    goal: options.NeededGoal,
     limits: Annotated[str, typer.Option("--limits")] = "",
-    no_wait: NoWait = False,
+    no_wait: options.NoWait = False,
 ) -> int:
     """Run a goal in the background; started by --detach."""
     from goalrun.cli import running
@@ -315,7 +255,7 @@ def run_detached(
 def list_goals(
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, help="At most so many.")] = 20,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Goals, newest first."""
     from goalrun.cli import reading
@@ -324,7 +264,7 @@ def list_goals(
 
 
 @app.command()
-def status(goal: Goal = "", as_json: AsJson = False) -> int:
+def status(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
     """Where a goal stands."""
     from goalrun.cli import reading
 
@@ -332,7 +272,7 @@ def status(goal: Goal = "", as_json: AsJson = False) -> int:
 
 
 @app.command()
-def show(goal: Goal = "", as_json: AsJson = False) -> int:
+def show(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
     """Everything about a goal, turn by turn."""
     from goalrun.cli import reading
 
@@ -341,9 +281,9 @@ def show(goal: Goal = "", as_json: AsJson = False) -> int:
 
 @app.command()
 def logs(
-    goal: Goal = "",
+    goal: options.Goal = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the goal ends.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """What happened, record by record, with what the worker said."""
     from goalrun.cli import reading
@@ -353,9 +293,9 @@ def logs(
 
 @app.command()
 def diff(
-    goal: Goal = "",
+    goal: options.Goal = "",
     turn: Annotated[str | None, typer.Option("--turn", metavar="N|best", help="Only this turn's changes.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """What a goal, or one of its turns, changed."""
     from goalrun.cli import reading
@@ -365,9 +305,9 @@ def diff(
 
 @app.command()
 def restore(
-    goal: Goal = "",
+    goal: options.Goal = "",
     turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Put a turn's files into the workspace."""
     from goalrun.cli import acting
@@ -377,20 +317,20 @@ def restore(
 
 @app.command()
 def verify(
-    check: Checks = None,
+    check: options.Checks = None,
     base: Annotated[str, typer.Option("--base", metavar="REV", help="What protected paths come from (HEAD).")] = "HEAD",
-    protect: Protect = None,
-    may_change: MayChange = None,
-    pass_env: PassEnv = None,
-    deps: Deps = None,
-    prepare: Prepare = None,
-    sandbox: SandboxLevel = None,
-    require_sandbox: RequireSandbox = False,
-    network: Network = False,
-    no_baseline: NoBaseline = False,
-    require_strong: RequireStrong = False,
-    check_timeout: CheckTimeout = None,
-    as_json: AsJson = False,
+    protect: options.Protect = None,
+    may_change: options.MayChange = None,
+    pass_env: options.PassEnv = None,
+    deps: options.Deps = None,
+    prepare: options.Prepare = None,
+    sandbox: options.SandboxLevel = None,
+    require_sandbox: options.RequireSandbox = False,
+    network: options.Network = False,
+    no_baseline: options.NoBaseline = False,
+    require_strong: options.RequireStrong = False,
+    check_timeout: options.CheckTimeout = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """Verify the workspace as it is, without a goal."""
     from goalrun.cli import verifying
@@ -403,64 +343,3 @@ def verify(
          "baseline": False if no_baseline else None, "require_strong": require_strong or None},
         as_json=as_json,
     )  # fmt: skip
-
-
-@app.command()
-def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> int:
-    """Propose checks for this project; write goalrun.toml."""
-    from goalrun.cli import setup
-
-    return setup.init(yes=yes)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> int:
-    """What works here, and what to do about the rest."""
-    from goalrun.cli import setup
-
-    return setup.doctor(as_json=as_json)
-
-
-@agents.callback(invoke_without_command=True)
-def list_agents(context: typer.Context, as_json: AsJson = False) -> int:
-    """Which agents are installed, how they are driven, and what they can report."""
-    from goalrun.cli import agents as body
-
-    return 0 if context.invoked_subcommand else body.listed(as_json=as_json)
-
-
-@agents.command("test")
-def try_agent(name: Annotated[str, typer.Argument(help="An agent.")], as_json: AsJson = False) -> int:
-    """Make one small real call in a folder that is thrown away: it costs what that costs."""
-    from goalrun.cli import agents as body
-
-    return body.trial(name, as_json=as_json)
-
-
-@app.command()
-def clean(
-    older_than: Annotated[str, typer.Option("--older-than", metavar="TIME", help="Keep what is younger (0s).")] = "0s",
-    keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Keep each workspace's N newest (0).")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    as_json: AsJson = False,
-) -> int:
-    """Remove achieved goals, never one to resume."""
-    from goalrun.cli import setup
-
-    return setup.clean(older_than, keep, dry_run=dry_run, as_json=as_json)
-
-
-@app.command()
-def config(as_json: AsJson = False) -> int:
-    """The settings in force, and where each comes from."""
-    from goalrun.cli import setup
-
-    return setup.config(as_json=as_json)
-
-
-@app.command()
-def demo(as_json: AsJson = False) -> int:
-    """See it work in seconds: no model, no key."""
-    from goalrun.cli import demo as demonstration
-
-    return demonstration.demo(as_json=as_json)

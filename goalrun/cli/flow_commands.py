@@ -1,4 +1,4 @@
-"""The commands about flows, declared; with those of the module beside this one they are the whole ``app``."""
+"""The commands about flows, declared."""
 
 import inspect
 from pathlib import Path
@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from goalrun.cli import commands
+from goalrun.cli import commands, options
 
 flow = typer.Typer(help="Workflows: steps that are agents, commands, people, and each other.")
-app = commands.app
-app.add_typer(flow, name="flow")
+commands.app.add_typer(flow, name="flow")
 
 Name = Annotated[str, typer.Argument(metavar="FLOW", help="A name, or a file (.toml, .json).")]
 Words = Annotated[
@@ -25,13 +24,13 @@ def run(
     worker: Annotated[
         str | None, typer.Option("-w", "--worker", metavar="NAME", help="The agent of steps that name none.")
     ] = None,
-    max_tokens: commands.MaxTokens = None,
-    max_usd: commands.MaxUsd = None,
-    max_time: commands.MaxTime = None,
-    turn_timeout: commands.TurnTimeout = None,
-    no_wait: commands.NoWait = False,
+    max_tokens: options.MaxTokens = None,
+    max_usd: options.MaxUsd = None,
+    max_time: options.MaxTime = None,
+    turn_timeout: options.TurnTimeout = None,
+    no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
-    as_json: commands.AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Run a flow: exit 0 done, 14 failed, 6 blocked, 9 waiting for a person."""
     from goalrun.cli import running, wrapping
@@ -44,7 +43,7 @@ def run(
 
 
 @flow.command("list")
-def list_flows(as_json: commands.AsJson = False) -> int:
+def list_flows(as_json: options.AsJson = False) -> int:
     """All flows of this project, of the user, and of goalrun itself."""
     from goalrun.cli import flows
 
@@ -56,7 +55,7 @@ def show(
     name: Name,
     graph: Annotated[bool, typer.Option("--graph", help="Draw what waits for what.")] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="The drawing as text for Mermaid.")] = False,
-    as_json: commands.AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """What a flow takes, and what it does in which order."""
     from goalrun.cli import flows
@@ -65,7 +64,7 @@ def show(
 
 
 @flow.command()
-def check(name: Name, as_json: commands.AsJson = False) -> int:
+def check(name: Name, as_json: options.AsJson = False) -> int:
     """Prove a flow before anything is spent; exit 2 with all that is wrong."""
     from goalrun.cli import flows
 
@@ -112,15 +111,15 @@ def _with_options_of_start() -> None:
 
 
 _with_options_of_start()
-app.command()(wrap)
+commands.app.command()(wrap)
 
 
-@app.command()
+@commands.app.command()
 def answer(
     goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
     text: Annotated[str, typer.Argument(metavar="yes|no|TEXT", help="no: REASON says why.")] = "",
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
-    as_json: commands.AsJson = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Answer what a goal or a flow waits for, and go on with it."""
     from goalrun.cli import running, wrapping
