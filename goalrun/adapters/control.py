@@ -5,6 +5,7 @@ There is nothing to connect to and nobody to signal, so a request can neither hi
 
 import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,8 +82,14 @@ class FileControl:
 
     @contextmanager
     def signals(self, meaning: Cut = "pause") -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP end the run; a second one ends the process at once."""
+        """Let SIGINT, SIGTERM and SIGHUP end the run; a second one ends the process at once.
+
+        In a thread of a program that embeds goalrun, signals are that program's own.
+        """
         self._meaning = meaning
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def note(number: int, _: FrameType | None) -> None:
             if self._signalled:

@@ -104,7 +104,7 @@ def start(asked: Asked) -> int:
     place = workspace_here()
     require_outside(place[0], session.home)
     goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
-    given = _override(asked.flags)
+    given = override(asked.flags)
     if goal_file is not None and asked.flow is None:
         loaded, flow_of_file = read_goal_file(goal_file, place[0], given)
         asked = asked._replace(flow=flow_of_file)
@@ -152,7 +152,7 @@ def _in_clone(
         raise
 
 
-def _override(given: dict[str, Any]) -> dict[str, Any]:
+def override(given: dict[str, Any]) -> dict[str, Any]:
     """A flag that names one of some alternatives takes back the others that a file may name."""
     both = dict(given)
     for rivals in (("worker", "workers", "worker_cmd"), ("judge", "judges", "judge_cmd")):
@@ -213,10 +213,10 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
         # It was cut, or refused, after the goal was achieved.
         out(told)
         return 0
-    return _go(session, goal, _resumable(session, goal, changes), how)
+    return _go(session, goal, resumable(session, goal, changes), how)
 
 
-def _resumable(session: Session, goal: str, changes: dict[str, str]) -> Limits | None:
+def resumable(session: Session, goal: str, changes: dict[str, str]) -> Limits | None:
     """The limits to go on with, None for those that it has; refuses what could not go on."""
     state = replay(session.home.folder(goal) / JOURNAL)
     if state.status in {State.ACHIEVED, State.DONE}:
@@ -237,7 +237,7 @@ def resume_all(*, as_json: bool) -> int:
     results = session.home.results(session.home.ids(), turns=False)
     for goal in [str(each["id"]) for each in results if each["state"] == "interrupted"][::-1]:
         try:
-            limits = _resumable(session, goal, {})
+            limits = resumable(session, goal, {})
             _spawn(session, goal, limits, How("", no_wait=False, detach=True, as_json=as_json))
             told.append({"id": goal, "resumed": True, "detail": ""})
         except GoalrunError as failure:

@@ -65,7 +65,10 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
             if check.outcome != "pass":
                 out(f"\n{one_line(check.command)}\n{check.excerpt}")
         out(f"{painted(report.outcome, sys.stdout)}  sandbox level: {report.sandbox}")
-    return TAMPERED if report.outcome == "tampered" else PASSED if verified(spec, report) else FAILED
+    passed = verified(spec, report)
+    if report.green and not passed:
+        note("weak passes do not count: strong ones are required")
+    return TAMPERED if report.outcome == "tampered" else PASSED if passed else FAILED
 
 
 def _verified(session: Session, spec: GoalSpec, base: str) -> tuple[Snapshot, VerificationReport]:

@@ -38,16 +38,26 @@ def open_session(*, write: bool = True) -> Session:
 def workspace_here() -> tuple[Path, str]:
     """The workspace of the current folder, and the subfolder of it that the current folder is."""
     try:
-        here = Path.cwd().resolve(strict=True)
-    except OSError as failure:
+        return workspace_of(Path.cwd())
+    except FileNotFoundError as failure:
         raise SpecError("the current folder is gone", hint="change into a folder that exists") from failure
+
+
+def workspace_of(folder: Path) -> tuple[Path, str]:
+    """The workspace that a folder is in, and the subfolder of it that the folder is.
+
+    Raises:
+        SpecError: it is no place to work in.
+        FileNotFoundError: it is not there.
+    """
+    here = folder.resolve(strict=True)
     workspace = find_workspace(here)
     if ".git" in workspace.parts:
         raise SpecError(f"{here} is inside a repository's own folder", hint="change into its working tree")
     try:
         str(here).encode("utf-8")
     except UnicodeEncodeError as failure:
-        raise SpecError(f"the name of the current folder is not UTF-8: {here!r}", hint="rename it") from failure
+        raise SpecError(f"the name of the folder is not UTF-8: {here!r}", hint="rename it") from failure
     subfolder = here.relative_to(workspace) if here.is_relative_to(workspace) else Path()
     return workspace, "" if subfolder == Path() else str(subfolder)
 
