@@ -1,5 +1,6 @@
 """Fixtures."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -25,3 +26,9 @@ def project(tmp_path: Path) -> Path:
 def program(tmp_path: Path, project: Path) -> Program:
     """The program, with a fresh state folder, started in the project."""
     return Program(home=tmp_path / "state", cwd=project)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: most tests wait for programs a part of their time."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)

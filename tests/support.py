@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+slow = pytest.mark.skipif(os.environ.get("GOALRUN_TESTS") != "all", reason="takes long: GOALRUN_TESTS=all")
+"""For tests of what a quicker test beside them shows on its whole."""
 DEADLINE_SECONDS = 30.0
 PYTHON = shlex.quote(sys.executable)
 CHECK = f"{PYTHON} -m unittest discover -s tests"

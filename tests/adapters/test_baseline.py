@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from adapters.goals import goal_spec, store_of, unrecorded
-from support import PYTHON, repository, write
+from support import PYTHON, repository, slow, write
 
 from goalrun.adapters import baseline
 from goalrun.adapters.baseline import CheckBaseline, compared, differing
@@ -97,6 +97,7 @@ MORE = "def three(): return 3\n"
 TESTS_OF_MORE = "import more\ndef test_three(): assert more.three() == 3\n"
 
 
+@slow
 def test_a_threshold_of_coverage_that_only_the_new_tests_reach_is_asked_of_all_tests(tmp_path: Path) -> None:
     bench = Bench(tmp_path, THRESHOLD)
     report = bench.verify({"app.py": GREEN, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE})
@@ -179,6 +180,7 @@ def test_a_damaged_baseline_is_an_error_and_no_pass(tmp_path: Path) -> None:
     assert bench.verify({"app.py": SKIPS}).checks[0].outcome == "fail"
 
 
+@slow
 def test_where_a_check_stops_at_the_first_failure_the_turns_own_canary_decides(tmp_path: Path) -> None:
     bench = Bench(tmp_path, check=f"{PYTEST} -x")
     assert baseline.load(bench.folder, bench.base.floor if bench.base else "").of(f"{PYTEST} -x").unproven

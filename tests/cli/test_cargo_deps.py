@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Program, git, repository, write
+from support import Program, git, repository, slow, write
 
 from goalrun.adapters.sandbox import probe
 
-LEVELS = ["auto", "process"]
+LEVELS = ["auto", pytest.param("process", marks=slow)]
 WORKER = "sed -i.bak 's/- 1/+ 1/' src/lib.rs && rm src/lib.rs.bak"
 CODE = "pub fn three() -> i32 {\n    tiny::two() - 1\n}\n\n"
 TEST = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn is_three() {\n        assert_eq!(super::three(), 3);\n    }\n}\n"
@@ -149,7 +149,7 @@ def test_a_dependency_on_a_git_repository(program: Program, tmp_path: Path, home
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [pytest.param("auto", marks=slow), "process"])
 def test_crates_can_be_fetched_by_the_command(
     program: Program, tmp_path: Path, home: Path, registry: tuple[str, Callable[[], None]], level: str
 ) -> None:
@@ -188,6 +188,7 @@ def test_crates_can_be_vendored_by_the_command(
     assert done.code == 0, done.err
 
 
+@slow
 def test_a_crate_that_is_missing_gets_a_hint(
     program: Program, tmp_path: Path, home: Path, registry: tuple[str, Callable[[], None]]
 ) -> None:

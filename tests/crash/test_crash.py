@@ -1,4 +1,4 @@
-"""The share of the crash suite that runs with every test run: over 150 deaths, each named point among them.
+"""The share of the crash suite that runs with every test run: over a hundred deaths, each named point among them.
 
 ``python tests/crash/suite.py --kills 2000`` beside this file tries thousands; see there for the kinds. The share: some
 scenarios are killed at their first named point, then what takes them up at the next one with a new name, and so on to
@@ -20,7 +20,7 @@ import goalrun
 ALL = os.environ.get("GOALRUN_CRASH") == "all"
 LEFT_OUT = ("start -d", "step", "pause of a dead goal")
 """What the slow suite alone tries: they meet what others meet."""
-ALWAYS = ("start, with troubles", "resume of a cut turn", "hint", "restore", "clean")
+ALWAYS = ("start, with troubles", "hint", "clean")
 """The first meets nearly every point."""
 SMALL = ("clean", "hint", "restore")
 """What is so short that it is killed at Python's own points, too."""
