@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ slow = pytest.mark.skipif(os.environ.get("GOALRUN_TESTS") != "all", reason="take
 """For tests of what a quicker test beside them shows on its whole."""
 DEADLINE_SECONDS = 30.0
 PYTHON = shlex.quote(sys.executable)
+GOALRUN = (sys.executable, "-P", "-m", "goalrun")
 CHECK = f"{PYTHON} -m unittest discover -s tests"
 CODE = "def total(prices, discount=0):\n    return sum(prices)\n"
 FIXED = "def total(prices, discount=0):\n    return sum(prices) * (100 - discount) / 100\n"
@@ -136,20 +137,15 @@ class Program:
 
     def spawn(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         """Start the program; its output is piped, its standard input is empty."""
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "goalrun", *arguments],
-            cwd=cwd or self.cwd,
-            env=self.env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return spawned([*GOALRUN, *arguments], cwd or self.cwd, self.env())
 
     def run(self, *arguments: str, cwd: Path | None = None) -> Done:
         """Run the program to its end."""
         return finish(self.spawn(*arguments, cwd=cwd))
+
+    def under(self, prefix: Sequence[str | Path], *arguments: str) -> Done:
+        """Run the program by another one."""
+        return finish(spawned([*prefix, *GOALRUN, *arguments], self.cwd, self.env()))
 
     def start(self, *arguments: str, worker: str, cwd: Path | None = None, check: str = CHECK) -> Done:
         """``goalrun start`` with a worker command and a check."""
@@ -159,6 +155,20 @@ class Program:
         """All goals."""
         found: list[dict[str, Any]] = self.run("list", "--all", "--json").json["goals"]
         return found
+
+
+def spawned(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A process with piped output, empty input, and a session of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Done:

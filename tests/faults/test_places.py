@@ -4,14 +4,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from adapters.goals import fingerprint
-from support import Done, Program, finish, git, wait_until, write
+from support import GOALRUN, Done, Program, finish, git, spawned, wait_until, write
 
 CHECK = "test $(wc -l < work.txt) -ge 2"
 ONE_LINE = "echo x >> work.txt"
@@ -336,13 +335,7 @@ def test_a_goal_needs_no_home(home: str, program: Program, tmp_path: Path) -> No
 def under(prefix: Sequence[str], program: Program, *arguments: str) -> Done:
     """The program, run by another one, without XDG folders."""
     environment = {key: value for key, value in program.env().items() if not key.startswith("XDG_")}
-    return finish(
-        subprocess.Popen(
-            [*prefix, sys.executable, "-P", "-m", "goalrun", *arguments],
-            cwd=program.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )
-    )  # fmt: skip
+    return finish(spawned([*prefix, *GOALRUN, *arguments], program.cwd, environment))
 
 
 @pytest.mark.parametrize("home", ["missing", "a file", "empty"])

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MEASURE, PYTHON, Done, Program, finish
+from support import MEASURE, PYTHON, Done, Program
 
 from goalrun.adapters import isolation
 from goalrun.adapters.process import HEAD_BYTES, TAIL_BYTES, Command, run
@@ -39,22 +39,6 @@ DEADLINE = "5"
 """Seconds; a thousand processes are started in a fifth of one."""
 GENEROUS_SECONDS = 60.0
 """Far above the deadline and the second of grace, far below what the processes would take."""
-
-
-def under(prefix: Sequence[str | Path], program: Program, *arguments: str) -> Done:
-    """The program, run by another one."""
-    return finish(
-        subprocess.Popen(
-            [*prefix, sys.executable, "-P", "-m", "goalrun", *arguments],
-            cwd=program.cwd,
-            env=program.env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    )
 
 
 def one_turn(worker: str, check: str, *options: str) -> tuple[str, ...]:
@@ -121,7 +105,7 @@ def test_a_flood_from_a_check_takes_no_memory_and_leaves_its_ends(
     skip_without(level)
     check = f"test -e made.txt; echo FIRST; {FLOODS[flood].format(size=size)}; echo LAST; exit 1"
     arguments = one_turn(MADE, check, "--sandbox", level)
-    done = under([sys.executable, "-c", MEASURE, tmp_path / "peak"], program, *arguments)
+    done = program.under([sys.executable, "-c", MEASURE, tmp_path / "peak"], *arguments)
     turn = done.json["turn_records"][0]
     kept = evidence(program, done, turn["verification"]["checks"][0]["output"]).read_bytes()
     assert_head_and_tail(kept, size)
@@ -151,7 +135,7 @@ def test_a_flood_from_a_worker_takes_no_memory_and_leaves_its_ends(
     flood = FLOODS["one line"].format(size=TWO_GB)
     worker = f"echo FIRST; {flood}; echo LAST; echo FIRST >&2; {flood} >&2; echo LAST >&2; touch made.txt"
     arguments = one_turn(worker, "test -e made.txt", "--worker-isolation", worker_isolation)
-    done = under([sys.executable, "-c", MEASURE, tmp_path / "peak"], program, *arguments)
+    done = program.under([sys.executable, "-c", MEASURE, tmp_path / "peak"], *arguments)
     report = done.json["turn_records"][0]["worker"]
     for name in ("stdout", "stderr"):
         assert_head_and_tail((evidence(program, done, WORKER_OUTPUT) / name).read_bytes(), TWO_GB)
@@ -295,7 +279,7 @@ def confined() -> None:
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=REST) for kind in ("user", "net", "pid")])
 def test_a_sandbox_that_a_worker_breaks_is_an_error_and_no_pass(kind: str, program: Program) -> None:
     worker = f"touch made.txt; {forbid(kind)}"
-    done = under(NEW_USER, program, *one_turn(worker, "test -e made.txt", "--worker-isolation", "off"))
+    done = program.under(NEW_USER, *one_turn(worker, "test -e made.txt", "--worker-isolation", "off"))
     assert (done.code, done.json["state"], done.json["turns"]) == (11, "error", 0)
     assert "sandbox of a command could not be set up" in done.json["detail"]
     assert "namespace" in done.json["detail"]
@@ -309,16 +293,16 @@ def test_a_sandbox_that_a_worker_breaks_is_an_error_and_no_pass(kind: str, progr
 @REST
 def test_a_sandbox_that_broke_is_not_given_up_for_a_weaker_one(program: Program) -> None:
     worker = f"touch made.txt; {forbid('user')}"
-    under(NEW_USER, program, *one_turn(worker, "test -e made.txt", "--worker-isolation", "off"))
+    program.under(NEW_USER, *one_turn(worker, "test -e made.txt", "--worker-isolation", "off"))
     broken = (*NEW_USER, "sh", "-c", f'{forbid("user")}; exec "$@"', "sh")
-    assert under(broken, program, "resume", "--json").code != 0
+    assert program.under(broken, "resume", "--json").code != 0
 
 
 @pytest.mark.usefixtures("confined")
 @pytest.mark.parametrize("option", ["--require-sandbox", pytest.param("--sandbox=bwrap", marks=REST)])
 def test_a_sandbox_that_cannot_be_set_up_is_refused_at_once(option: str, program: Program) -> None:
     broken = (*NEW_USER, "sh", "-c", f'{forbid("user")}; exec "$@"', "sh")
-    done = under(broken, program, *one_turn("touch ran.txt", "true", option))
+    done = program.under(broken, *one_turn("touch ran.txt", "true", option))
     assert done.code == 2
     assert "namespace" in done.err.splitlines()[-2]
     assert not (program.cwd / "ran.txt").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import Done, Program, finish
+from support import Done, Program, finish, spawned
 
 HERE = Path(__file__).parent
 ALL = os.environ.get("GOALRUN_LOCKS") == "all"
@@ -57,16 +57,7 @@ def held_at(program: Program, point: str, *arguments: str, nth: int = 1) -> Iter
     for name in ("there", "gate"):
         os.mkfifo(folder / name)
     command = [sys.executable, "-P", str(HERE / "launcher.py"), point, str(nth), str(folder), *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=program.cwd,
-        env=program.env(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = spawned(command, program.cwd, program.env())
     try:
         # Blocks until the launcher opens its end: at the point, or when it ends without having been there.
         assert (folder / "there").read_text("ascii") == "there", finish(process)
