@@ -100,26 +100,29 @@ class Home:
 
         The id is never derived from anything that a user wrote.
 
-        Ids sort by age: after the date come the time of day, in 2.6 ms, and then chance.
+        Ids sort by age; see ``new_id``.
         """
-        since_midnight = now - now.replace(hour=0, minute=0, second=0, microsecond=0)
-        ticks = int(since_midnight.total_seconds() / 86_400 * len(_LETTERS) ** _TIME_LETTERS)
-        digits = [_LETTERS[ticks // len(_LETTERS) ** place % len(_LETTERS)] for place in range(_TIME_LETTERS)]
         while True:
-            chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
-            goal = f"{letter}-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
+            goal = new_id(now, letter)
             if self.folder(goal).exists():
                 continue
             with suppress(FileExistsError):
-                self.unfinished(goal).mkdir(mode=0o700)
-                break
+                self.begin(goal, workspace)
+                return goal
+
+    def begin(self, goal: str, workspace: Path) -> None:
+        """Make the unfinished folder of a goal whose id is known.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        self.unfinished(goal).mkdir(mode=0o700)
         try:
             self._mark(goal, workspace)
         except (OSError, EnvironmentFailure) as failure:
             self.unfinished(goal).rmdir()
             why = failure.strerror if isinstance(failure, OSError) else failure
             raise EnvironmentFailure(f"cannot make a goal in {self.path}: {why}") from failure
-        return goal
 
     def _mark(self, goal: str, workspace: Path) -> None:
         """Make durable that a workspace has a goal. Its folder is there already: a mark without one is swept away."""
@@ -247,6 +250,15 @@ class Home:
         except OSError as failure:
             raise EnvironmentFailure(f"cannot remove goal {goal}: {failure.strerror}") from failure
         return True
+
+
+def new_id(now: datetime, letter: str = "g") -> str:
+    """An id that sorts by age: after the date come the time of day, in 2.6 ms, and then chance."""
+    since_midnight = now - now.replace(hour=0, minute=0, second=0, microsecond=0)
+    ticks = int(since_midnight.total_seconds() / 86_400 * len(_LETTERS) ** _TIME_LETTERS)
+    digits = [_LETTERS[ticks // len(_LETTERS) ** place % len(_LETTERS)] for place in range(_TIME_LETTERS)]
+    chance = "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
+    return f"{letter}-{now:%Y%m%d}-{''.join(reversed(digits))}{chance}"
 
 
 def _goals_in(folder: Path) -> list[str]:

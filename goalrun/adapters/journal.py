@@ -7,7 +7,7 @@ row shows. ``head`` and ``turn`` are views for readers, rewritten with each reco
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -211,14 +211,19 @@ def salvage(path: Path, clock: Clock) -> str:
         return ""
     draft = path.with_name(f"{SALVAGED}.tmp")
     draft.unlink(missing_ok=True)
-    journal, state = SqliteJournal(draft, clock), None
-    for record in good:
-        state = journal._write(record, apply(state, record))  # noqa: SLF001 - of this module
-    journal.close()
+    write_again(draft, good, clock)
     draft.replace(whole)
     sync_folder(path.parent)
     reached("journal salvaged")
     return f"{len(good)} good records; {_put_in_place(whole, path)}"
+
+
+def write_again(path: Path, good: Iterable[Record], clock: Clock) -> None:
+    """Make a journal of records that were written before."""
+    journal, state = SqliteJournal(path, clock), None
+    for record in good:
+        state = journal._write(record, apply(state, record))  # noqa: SLF001 - of this module
+    journal.close()
 
 
 def _require_whole(db: sqlite3.Connection, path: Path) -> None:

@@ -39,6 +39,7 @@ class Running(NamedTuple):
         one_turn: pause after one turn.
         hint: something for the next turn.
         detached: nobody sits in front of it: a signal means that the machine or the session ends, not the goal.
+        journal: opens the goal's journal.
     """
 
     reporter: Reporter
@@ -48,6 +49,7 @@ class Running(NamedTuple):
     one_turn: bool = False
     hint: str = ""
     detached: bool = False
+    journal: Callable[[Path, SystemClock], SqliteJournal] = SqliteJournal
 
 
 def run_goal(session: Session, goal: str, how: Running) -> GoalState:
@@ -86,7 +88,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     require_workspace(workspace)
     clock = SystemClock(control.check)
     lock = WorkspaceLock(session.home.path, workspace, spec.id)
-    journal = SqliteJournal(folder / JOURNAL, clock)
+    journal = how.journal(folder / JOURNAL, clock)
     try:
         dead = lock.acquire(wait=how.wait, poll=control.check, on_wait=partial(_tell_wait, folder, how))
         (folder / WAITING).unlink(missing_ok=True)
@@ -94,7 +96,9 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
             how.tell("note: the state folder's file system has no kernel locks; owner records are used (docs/state.md)")
         reap_goals(session, {*dead, spec.id})
         lock.forget_dead()
-        journal = _reopened(journal, folder, clock)
+        # Its running time begins now: waiting for the workspace is not running.
+        journal.close()
+        journal = how.journal(folder / JOURNAL, clock)
         begun = RunStarted(runner=identity.myself(), limits=how.limits, worker_isolation=isolation(state.spec))
         record, state = journal.append(begun, state)
         how.reporter.show(record, state)
@@ -120,12 +124,6 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
 def _tell_wait(folder: Path, how: Running, message: str) -> None:
     write_whole(folder / WAITING, message)
     how.tell(f"waiting: {message}")
-
-
-def _reopened(journal: SqliteJournal, folder: Path, clock: SystemClock) -> SqliteJournal:
-    """The journal with its running time beginning now: waiting for the workspace is not running."""
-    journal.close()
-    return SqliteJournal(folder / JOURNAL, clock)
 
 
 def _furnish(

@@ -1,0 +1,171 @@
+"""A fleet to be tried: PostgreSQL of this machine's packages on loopback, bare repositories, workers as processes."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import DictRow, dict_row
+from support import GOALRUN, Done, Program, git, repository, wait_until
+
+FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+needs_postgresql = pytest.mark.skipif(not FOLDERS, reason="needs PostgreSQL: apt-get install postgresql")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A PostgreSQL server of its own; as its packages want it, never run by root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"postgresql://fleet:right@127.0.0.1:{self.port}/fleet"
+        self._data = folder / "data"
+        self._bin = FOLDERS[-1].parent
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._data.mkdir()
+        if os.getuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            for path in (folder, self._data):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+            for above in (folder, *folder.parents):
+                with suppress(PermissionError):
+                    above.chmod(above.stat().st_mode | 0o111)
+        self._do("initdb", "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres", "-D", self._data)
+        self.start()
+        self._sql("CREATE ROLE fleet LOGIN PASSWORD 'right'", "postgres")
+        self._sql("CREATE DATABASE fleet OWNER fleet", "postgres")
+
+    def _as_owner(self, program: str, *words: object) -> list[str]:
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+        return [*user, str(self._bin / program), *map(str, words)]
+
+    def _do(self, program: str, *words: object) -> None:
+        done = subprocess.run(self._as_owner(program, *words), cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def _sql(self, text: str, database: str) -> None:
+        self._do("psql", "-q", "-h", self._data, "-p", self.port, "-U", "postgres", "-d", database, "-c", text)
+
+    def start(self) -> None:
+        words = ["-D", self._data, "-p", self.port, "-c", "listen_addresses=127.0.0.1", "-k", self._data]
+        self._process = subprocess.Popen(
+            self._as_owner("postgres", *words, "-c", "max_connections=200"),
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=(self._data.parent / "server.log").open("ab"),
+        )
+
+        def answers() -> bool:
+            ready = self._as_owner("pg_isready", "-q", "-h", "127.0.0.1", "-p", self.port)
+            return subprocess.run(ready, check=False).returncode == 0
+
+        wait_until(answers, "PostgreSQL answers")
+
+    def stop(self) -> None:
+        """At once, as when its machine is told to shut down: SIGINT is "fast" (pg_ctl(1))."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    made = Server(folder)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+class Place:
+    """A fleet, with what is asked of its database for checking."""
+
+    def __init__(self, folder: Path, made: Server, heartbeat: str = "1s") -> None:
+        self.folder = folder
+        self.server = made
+        self.workers: list[subprocess.Popen[str]] = []
+        self.program = Program(folder / "submitter", folder, {"GOALRUN_FLEET_URL": made.url})
+        done = self.run("init", "--heartbeat", heartbeat)
+        assert done.code == 0, done.err
+
+    def run(self, *words: str) -> Done:
+        """``goalrun fleet``."""
+        return self.program.run("fleet", *words)
+
+    def submit(self, text: str, *words: str) -> list[str]:
+        """Queue the goals of a file; their ids."""
+        path = self.folder / f"submission-{len(list(self.folder.glob('submission-*')))}.toml"
+        path.write_text(text, encoding="utf-8")
+        done = self.run("submit", str(path), "--json", *words)
+        assert done.code == 0, done.err
+        return [goal["id"] for goal in done.json["goals"]]
+
+    def worker(self, name: str, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """A worker with a state folder, and so a machine, of its own."""
+        there = Program(self.folder / name / "state", self.folder, {**self.program.environment})
+        (self.folder / name).mkdir(exist_ok=True)
+        # Its words go to a file: nobody reads them while it runs.
+        log = (self.folder / name / "worker.log").open("ab")
+        process = subprocess.Popen(
+            [*prefix, *GOALRUN, "fleet", "worker", "--name", name, *words],
+            cwd=self.folder,
+            env=there.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        self.workers.append(process)
+        return process
+
+    def said(self, name: str) -> str:
+        """What a worker printed."""
+        return (self.folder / name / "worker.log").read_text(encoding="utf-8")
+
+    def sql(self, text: str, *values: Any) -> list[DictRow]:
+        with psycopg.connect(self.server.url, options="-c search_path=goalrun_fleet", row_factory=dict_row) as db:
+            return db.execute(text.encode(), values).fetchall()
+
+    def goal(self, name: str) -> dict[str, Any]:
+        return self.sql("SELECT * FROM goal WHERE id = %s", name)[0]
+
+    def wait(self, *goals: str) -> list[dict[str, Any]]:
+        """Until these goals are over."""
+        left = "SELECT count(*) AS n FROM goal WHERE id = ANY(%s) AND ended_at IS NULL"
+        wait_until(lambda: self.sql(left, list(goals))[0]["n"] == 0, "the goals end")
+        return [self.goal(name) for name in goals]
+
+    def end(self) -> None:
+        for process in self.workers:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
+            process.terminate()
+        for process in self.workers:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def bare(folder: Path, files: dict[str, str]) -> Path:
+    """A bare repository with one commit."""
+    work = repository(folder.with_name(f"{folder.name}-work"), files)
+    git(folder.parent, "clone", "--quiet", "--bare", str(work), str(folder))
+    shutil.rmtree(work)
+    return folder
