@@ -159,11 +159,10 @@ def _overview_lines(shown: dict[str, Any]) -> list[str]:
         alive = "alive" if worker["alive"] else f"silent for {worker['silent']:.0f} s"
         asked = f", {worker['asked']}" if worker["asked"] else ""
         found.append(f"  worker    {worker['name']}: {alive}{asked}, {worker['goals']} of {worker['slots']} slots")
-    for account in shown["parked"]:
-        found.append(
-            f"  account   {account['name']} waits until {account['parked_until']}: {one_line(account['detail'])}"
-        )
-    return found
+    return found + [
+        f"  account   {account['name']} waits until {account['parked_until']}: {one_line(account['detail'])}"
+        for account in shown["parked"]
+    ]
 
 
 def show(database: str, name: str, bundle: Path | None, *, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""A worker's copies of repositories: one mirror of each, a clone for each goal, and the way back: one branch, or a file.
+"""A worker's copies of repositories: a mirror of each, a clone for each goal, and the way back: a branch or a file.
 
 Neither mirror nor credentials are in reach of an agent: the mirror lies in the state folder, and a clone has no remote.
 """

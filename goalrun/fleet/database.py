@@ -49,12 +49,15 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         priority integer NOT NULL, queue text NOT NULL, job bigint,
         state text NOT NULL DEFAULT 'queued', detail text NOT NULL DEFAULT '', attempt integer NOT NULL DEFAULT 0,
         worker text, asked text NOT NULL DEFAULT '', hint text NOT NULL DEFAULT '', limits text NOT NULL DEFAULT '',
-        seq integer NOT NULL DEFAULT 0, resume_from integer NOT NULL DEFAULT 0, turns integer NOT NULL DEFAULT 0, result jsonb,
+        seq integer NOT NULL DEFAULT 0, resume_from integer NOT NULL DEFAULT 0, turns integer NOT NULL DEFAULT 0,
+        result jsonb,
         usd double precision NOT NULL DEFAULT 0, tokens bigint NOT NULL DEFAULT 0, blind_usd integer NOT NULL DEFAULT 0,
-        blind_tokens integer NOT NULL DEFAULT 0, takeovers integer NOT NULL DEFAULT 0, failures integer NOT NULL DEFAULT 0, delivered text NOT NULL DEFAULT '',
+        blind_tokens integer NOT NULL DEFAULT 0, takeovers integer NOT NULL DEFAULT 0, failures integer NOT NULL DEFAULT 0,
+        delivered text NOT NULL DEFAULT '',
         created_at timestamptz NOT NULL DEFAULT now(), started_at timestamptz, parked_until timestamptz,
         ended_at timestamptz);
-    CREATE INDEX goal_free ON goal (queue, submitter, priority DESC, created_at) WHERE worker IS NULL AND ended_at IS NULL;
+    CREATE INDEX goal_free ON goal (queue, submitter, priority DESC, created_at)
+        WHERE worker IS NULL AND ended_at IS NULL;
     CREATE INDEX goal_busy ON goal (worker) WHERE worker IS NOT NULL;
     CREATE INDEX goal_job ON goal (job);
     CREATE INDEX goal_submission ON goal (submission);

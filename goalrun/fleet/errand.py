@@ -89,8 +89,9 @@ class Errand:
             if self._row["seq"] == self._row["resume_from"] or self._row["result"]["state"] == State.RUNNING.value:
                 self._run()
             self._settle()
-        except Interrupted:
-            self._say(lambda db: goals.give_back(db, mine, f"given back: {asked}"))
+        except Interrupted as asked:
+            why = f"given back: {asked}"
+            self._say(lambda db: goals.give_back(db, mine, why))
         except (GoalrunError, OSError) as failure:
             hint = getattr(failure, "hint", "")
             detail = f"{failure}; {hint}" if hint else str(failure)

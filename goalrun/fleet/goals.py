@@ -29,7 +29,7 @@ FROM bound, LATERAL (
                            ELSE goal.account = bound.name END) AS sums
 WHERE (bound.max_usd IS NOT NULL OR bound.max_tokens IS NOT NULL)
   AND (bound.scope, bound.name) IN (('day', ''), ('submission', %(submission)s), ('account', %(account)s))
-  AND (sums.usd >= bound.max_usd OR sums.tokens >= bound.max_tokens 
+  AND (sums.usd >= bound.max_usd OR sums.tokens >= bound.max_tokens
        OR (bound.max_usd IS NOT NULL AND sums.blind_usd > 0)
        OR (bound.max_tokens IS NOT NULL AND sums.blind_tokens > 0))
 LIMIT 1
@@ -76,8 +76,8 @@ def _insert(db: Connection, goal: str, submission: Submission, wanted: Wanted) -
         "submitter": submission.submitter,
     }
     db.execute(
-        "INSERT INTO goal (id, key, submission, submitter, repo, ref, file, objective, labels, agent, account, priority,"
-        " queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s, %(objective)s,"
+        "INSERT INTO goal (id, key, submission, submitter, repo, ref, file, objective, labels, agent, account,"
+        " priority, queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s, %(objective)s,"
         " %(labels)s, %(agent)s, %(account)s, %(priority)s, %(queue)s)",
         values,
     )
@@ -104,7 +104,8 @@ def set_bound(
     """Bound what is spent, or how many goals run at once; what is None is not changed."""
     db.execute(
         "INSERT INTO bound (scope, name, at_once, max_usd, max_tokens)"
-        " VALUES (%(scope)s, %(name)s, %(at_once)s, %(usd)s, %(tokens)s) ON CONFLICT (scope, name) DO UPDATE SET at_once = coalesce(excluded.at_once, bound.at_once),"
+        " VALUES (%(scope)s, %(name)s, %(at_once)s, %(usd)s, %(tokens)s)"
+        " ON CONFLICT (scope, name) DO UPDATE SET at_once = coalesce(excluded.at_once, bound.at_once),"
         " max_usd = coalesce(excluded.max_usd, bound.max_usd),"
         " max_tokens = coalesce(excluded.max_tokens, bound.max_tokens)",
         {"scope": scope, "name": name, "at_once": at_once, "usd": usd, "tokens": tokens},

@@ -137,7 +137,7 @@ class Place:
         """What a worker printed."""
         return (self.folder / name / "worker.log").read_text(encoding="utf-8")
 
-    def sql(self, text: str, *values: Any) -> list[DictRow]:
+    def sql(self, text: str, *values: object) -> list[DictRow]:
         with psycopg.connect(self.server.url, options="-c search_path=goalrun_fleet", row_factory=dict_row) as db:
             return db.execute(text.encode(), values).fetchall()
 
@@ -152,9 +152,9 @@ class Place:
 
     def end(self) -> None:
         for process in self.workers:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGCONT)
-            process.terminate()
+            for number in (signal.SIGCONT, signal.SIGTERM):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
         for process in self.workers:
             try:
                 process.wait(timeout=20)

@@ -1,0 +1,35 @@
+"""A storm as large as one likes: ``python tests/fleet/suite.py --goals 200 --kills 12 --stops 4``.
+
+Prints its history, and ends with 1 if something did not hold.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from place import Place, server
+from storm import Plan, Storm, namespaces
+
+
+def main() -> int:
+    """Run one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in Plan(200, 40, 4, 2, 12, 4, 5.0)._asdict().items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
+    plan = Plan(**vars(parser.parse_args()))
+    with tempfile.TemporaryDirectory(prefix="goalrun-storm-") as folder, server(Path(folder, "postgresql")) as made:
+        place = Place(Path(folder), made, f"{plan.heartbeat}s")
+        try:
+            history = Storm(place, plan, namespaces()).run()
+        finally:
+            place.end()
+    sys.stdout.write("\n".join(history.lines) + "\n")
+    sys.stdout.write(f"{len(history.wrong)} things did not hold\n")
+    return 1 if history.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
