@@ -15,7 +15,6 @@ from goalrun.core.spec import Limits
 from goalrun.errors import EnvironmentFailure, SpecError
 from goalrun.fleet import goals, objects
 from goalrun.fleet.database import LOST, Connection, Fleet, find_fleet, opened
-from goalrun.fleet.worker import SILENT
 
 LOOK_SECONDS = 1.0
 RUNNING_CODE = 0
@@ -117,7 +116,7 @@ def _workers(db: Connection, fleet: Fleet) -> list[dict[str, Any]]:
         " now() - last_heartbeat < %s * interval '1 second' AS alive,"
         " (SELECT count(*) FROM goal WHERE goal.worker = worker.name) AS goals"
         " FROM worker JOIN procrastinate_workers ON id = engine ORDER BY name",
-        [SILENT * fleet.heartbeat],
+        [fleet.silent],
     ).fetchall()
 
 

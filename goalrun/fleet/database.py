@@ -36,6 +36,8 @@ Connection = psycopg.Connection[DictRow]
 Lost = psycopg.OperationalError
 LOST = (Lost, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
 """The database cannot be reached, or has dropped the connection: wait, and try again."""
+SILENT = 1.5
+"""Heartbeats without a word that are too many."""
 IDLE_SECONDS = 60.0
 """A transaction of which nothing is heard for so long is ended by the server: its process may be stopped."""
 T = TypeVar("T")
@@ -52,8 +54,8 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         seq integer NOT NULL DEFAULT 0, resume_from integer NOT NULL DEFAULT 0, turns integer NOT NULL DEFAULT 0,
         result jsonb,
         usd double precision NOT NULL DEFAULT 0, tokens bigint NOT NULL DEFAULT 0, blind_usd integer NOT NULL DEFAULT 0,
-        blind_tokens integer NOT NULL DEFAULT 0, takeovers integer NOT NULL DEFAULT 0, failures integer NOT NULL DEFAULT 0,
-        delivered text NOT NULL DEFAULT '',
+        blind_tokens integer NOT NULL DEFAULT 0, takeovers integer NOT NULL DEFAULT 0,
+        failures integer NOT NULL DEFAULT 0, delivered text NOT NULL DEFAULT '',
         created_at timestamptz NOT NULL DEFAULT now(), started_at timestamptz, parked_until timestamptz,
         ended_at timestamptz);
     CREATE INDEX goal_free ON goal (queue, submitter, priority DESC, created_at)
@@ -91,11 +93,16 @@ class Fleet(NamedTuple):
 
     Attributes:
         url: how it is reached; may hold a password.
-        heartbeat: seconds; a worker that is silent for 1.5 of them has lost its goals.
+        heartbeat: seconds.
     """
 
     url: str
     heartbeat: float
+
+    @property
+    def silent(self) -> float:
+        """Seconds without a word after which a worker has lost its goals."""
+        return SILENT * self.heartbeat
 
 
 def url_of(given: str) -> str:

@@ -26,8 +26,6 @@ from goalrun.fleet.journal import Order
 from goalrun.wiring.parts import open_store
 from goalrun.wiring.session import Session
 
-PUSH_SECONDS = 900
-"""How long a delivery may take; a worker that is stopped in the middle of one keeps its goal for as long."""
 LONGEST_SECONDS = 90 * 86_400.0
 NO_QUOTA = "rate_limited"
 T = TypeVar("T")
@@ -95,6 +93,7 @@ class Errand:
         except (GoalrunError, OSError) as failure:
             hint = getattr(failure, "hint", "")
             detail = f"{failure}; {hint}" if hint else str(failure)
+            self._way.tell(f"{mine.id}: {detail}")
             # What a goal file is wrong about will not be right elsewhere.
             final = isinstance(failure, UserError)
             self._say(
@@ -113,7 +112,7 @@ class Errand:
 
     def _say(self, what: Callable[[Connection], T]) -> T:
         def once() -> T:
-            with connect(self._way.fleet.url) as db:
+            with connect(self._way.fleet.url, self._way.fleet.silent) as db:
                 return what(db)
 
         return patiently(once, self._wait)
@@ -244,9 +243,9 @@ class Errand:
         at = row["created_at"].astimezone(UTC).isoformat(timespec="seconds")
         tree = state.turns[-1].outcome.snapshot.tree
         with self._way.mirrors.of(row["repo"]) as mirror, db.transaction():
-            db.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{PUSH_SECONDS}s'")
             commit = clones.commit_of(mirror, store, tree, row["base"], mine.id, at)
-            # Held until it is done: nobody can take the goal over in between.
+            # Held until it is done: nobody takes the goal over in between. If this process is stopped meanwhile, or the
+            # push takes too long, the server lets go; whoever has the goal then pushes the same commit.
             held = db.execute(
                 "SELECT FROM goal WHERE id = %s AND attempt = %s FOR UPDATE", [mine.id, mine.attempt]
             ).fetchone()

@@ -77,8 +77,8 @@ def _insert(db: Connection, goal: str, submission: Submission, wanted: Wanted) -
     }
     db.execute(
         "INSERT INTO goal (id, key, submission, submitter, repo, ref, file, objective, labels, agent, account,"
-        " priority, queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s, %(objective)s,"
-        " %(labels)s, %(agent)s, %(account)s, %(priority)s, %(queue)s)",
+        " priority, queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s,"
+        " %(objective)s, %(labels)s, %(agent)s, %(account)s, %(priority)s, %(queue)s)",
         values,
     )
 

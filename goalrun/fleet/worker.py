@@ -20,8 +20,6 @@ from goalrun.fleet.database import LOCK, LOST, Connection, connect, first_line
 from goalrun.fleet.errand import Errand, Way
 from goalrun.fleet.queue import Queue
 
-SILENT = 1.5
-"""Heartbeats without a word after which a worker has lost its goals."""
 TICK_SECONDS = 0.5
 
 
@@ -106,7 +104,7 @@ class Worker:
 
     def _connected(self) -> Connection:
         if self._db is None:
-            self._db = connect(self._way.fleet.url)
+            self._db = connect(self._way.fleet.url, self._way.fleet.silent)
         if self._engine is None:
             self._engine = self._queue.register()
             self._register(self._db, self._engine)
@@ -119,7 +117,7 @@ class Worker:
             row = db.execute(
                 "SELECT FROM worker JOIN procrastinate_workers ON id = engine WHERE name = %s"
                 " AND last_heartbeat > now() - %s * interval '1 second' FOR UPDATE",
-                [offer.name, SILENT * self._beat],
+                [offer.name, self._way.fleet.silent],
             ).fetchone()
             if row is not None:
                 raise SpecError(f"a worker {offer.name} is at work already", hint="--name another")
@@ -207,9 +205,9 @@ class Worker:
 
     def _take_over(self, db: Connection) -> None:
         """Take goals from workers that are silent, one worker at a time, once everybody had time to speak."""
-        if time.monotonic() - self._since < SILENT * self._beat:
+        if time.monotonic() - self._since < self._way.fleet.silent:
             return
-        for job in self._queue.stalled(SILENT * self._beat):
+        for job in self._queue.stalled(self._way.fleet.silent):
             try:
                 with db.transaction():
                     db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])

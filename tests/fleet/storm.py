@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import psycopg
-from place import Place, bare
+from fleet.place import Place, bare
 from support import git
 
 ROBOT = """
@@ -102,7 +102,7 @@ class Storm:
         marks = sorted(self._random.uniform(0.02, 0.9) * len(ids) for _ in disturb)
         while (over := self._over()) < len(ids):
             if time.monotonic() > end:
-                self.history.expect(False, f"only {over} of {len(ids)} goals ended in {self.plan.patience:.0f} s")
+                self.history.expect(not end, f"only {over} of {len(ids)} goals ended in {self.plan.patience:.0f} s")
                 break
             if disturb and over >= marks[0] and self._disturb(disturb[0]):
                 disturb.pop(0)

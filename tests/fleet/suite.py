@@ -8,10 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from place import Place, server
-from storm import Plan, Storm, namespaces
+from fleet.place import Place, server
+from fleet.storm import Plan, Storm, namespaces
 
 
 def main() -> int:
@@ -26,6 +26,9 @@ def main() -> int:
             history = Storm(place, plan, namespaces()).run()
         finally:
             place.end()
+        if history.wrong:
+            for log in sorted(Path(folder).glob("worker-*/worker.log")):
+                sys.stderr.write(f"{log.parent.name}\n{log.read_text(encoding='utf-8')}\n")
     sys.stdout.write("\n".join(history.lines) + "\n")
     sys.stdout.write(f"{len(history.wrong)} things did not hold\n")
     return 1 if history.wrong else 0
