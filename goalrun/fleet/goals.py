@@ -205,7 +205,7 @@ def take_over(db: Connection, job: int) -> tuple[bool, datetime | None]:
         Whether the goal is to be claimed by somebody, and not before when.
     """
     # One that is being written to right now waits for the next look: a stopped process may hold it.
-    db.execute("SET lock_timeout = '1s'")
+    db.execute("SET LOCAL lock_timeout = '1s'")
     row = db.execute(
         "UPDATE goal SET attempt = attempt + 1, worker = NULL, takeovers = takeovers + 1, state = 'queued',"
         " detail = 'taken over from ' || worker || ', which was silent' WHERE job = %s AND worker IS NOT NULL"

@@ -7,6 +7,7 @@ priorities, times before which a job is not begun, and the heartbeats of workers
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +17,6 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.schema import SchemaManager
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncNullConnectionPool
 
 from goalrun.errors import EnvironmentFailure
 from goalrun.fleet.database import LOST, SERVER_SETTINGS, SETTINGS, Connection, Lost
@@ -125,8 +125,7 @@ class Queue:
 
     def close(self) -> None:
         """Let the connection go."""
-        if self._app is not None:
-            self._loop.run(self._app.close_async())
+        self._forget()
         self._loop.close()
 
     def _is_doing(self, job: int) -> bool:
@@ -135,19 +134,27 @@ class Queue:
     def _run(self, ask: Callable[[App], Coroutine[Any, Any, T]]) -> T:
         try:
             return self._loop.run(self._asked(ask))
-        except ConnectorException as failure:
-            if isinstance(failure.__cause__, LOST):
-                raise Lost(str(failure.__cause__)) from failure
-            raise EnvironmentFailure(f"the queue cannot be used: {failure.__cause__ or failure}") from failure
+        except (ConnectorException, *LOST) as failure:
+            why = failure.__cause__ if isinstance(failure, ConnectorException) else failure
+            if not isinstance(why, LOST):
+                raise EnvironmentFailure(f"the queue cannot be used: {why or failure}") from failure
+            # A connection of before a cut is never met again.
+            self._forget()
+            raise Lost(str(why)) from failure
 
     async def _asked(self, ask: Callable[[App], Coroutine[Any, Any, T]]) -> T:
         if self._app is None:
-            # Without a pool: nothing runs between two calls, and a connection of before a cut is never met again.
-            connector = PsycopgConnector(kwargs=self._known, timeout=6.0, pool_factory=AsyncNullConnectionPool)
+            connector = PsycopgConnector(kwargs=self._known, min_size=1, max_size=1, timeout=6.0)
             app = App(connector=connector)
-            await app.open_async()
             self._app = app
+            await app.open_async()
         return await ask(self._app)
+
+    def _forget(self) -> None:
+        app, self._app = self._app, None
+        if app is not None:
+            with suppress(ConnectorException, *LOST):
+                self._loop.run(app.close_async())
 
 
 def _taken(job: Job | None) -> Taken | None:

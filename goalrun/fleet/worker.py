@@ -54,7 +54,7 @@ class Worker:
         self._running: dict[str, _Running] = {}
         self._done: list[int] = []
         self._leaving = self._draining = False
-        self._next_beat = self._next_look = self._since = 0.0
+        self._next_beat = self._next_look = self._since = self._spoke = 0.0
 
     def work(self) -> None:
         """Until asked to end, or drained.
@@ -68,6 +68,9 @@ class Worker:
                 try:
                     self._step()
                     told = False
+                except psycopg.errors.LockNotAvailable:
+                    # Somebody who holds it was stopped: the server ends that soon.
+                    continue
                 except LOST as failure:
                     self._lost_database(failure, told=told)
                     told = True
@@ -83,8 +86,6 @@ class Worker:
         if self._db is not None:
             self._db.close()
         self._db = None
-        # Who comes back does not judge others before they could come back too.
-        self._since = time.monotonic()
         time.sleep(TICK_SECONDS)
 
     def _step(self) -> None:
@@ -93,6 +94,10 @@ class Worker:
         if now >= self._next_beat:
             self._queue.beat(self._engine or 0)
             self._next_beat = now + self._beat / 4
+            if now - self._spoke > self._way.fleet.silent / 2:
+                # Who was away, as all may have been, does not judge others before they could come back too.
+                self._since = now
+            self._spoke = now
         self._collect(db)
         self._look_after(db)
         if now >= self._next_look:
@@ -108,7 +113,6 @@ class Worker:
         if self._engine is None:
             self._engine = self._queue.register()
             self._register(self._db, self._engine)
-            self._since = time.monotonic()
         return self._db
 
     def _register(self, db: Connection, engine: int) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,25 +30,28 @@ def free_port() -> int:
 class Server:
     """A PostgreSQL server of its own; as its packages want it, never run by root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        # Not below pytest's own folder, which only its user may enter.
+        folder = Path(tempfile.mkdtemp(prefix="goalrun-postgresql-"))
         self.port = free_port()
         self.url = f"postgresql://fleet:right@127.0.0.1:{self.port}/fleet"
         self._data = folder / "data"
         self._bin = FOLDERS[-1].parent
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
         self._data.mkdir()
         if os.getuid() == 0:
             owner = pwd.getpwnam("postgres")
             for path in (folder, self._data):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
-            for above in (folder, *folder.parents):
-                with suppress(PermissionError):
-                    above.chmod(above.stat().st_mode | 0o111)
         self._do("initdb", "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres", "-D", self._data)
         self.start()
         self._sql("CREATE ROLE fleet LOGIN PASSWORD 'right'", "postgres")
-        self._sql("CREATE DATABASE fleet OWNER fleet", "postgres")
+        self.database("fleet")
+
+    def database(self, name: str) -> str:
+        """A new database; its URL."""
+        self._sql(f"CREATE DATABASE {name} OWNER fleet", "postgres")
+        return f"postgresql://fleet:right@127.0.0.1:{self.port}/{name}"
 
     def _as_owner(self, program: str, *words: object) -> list[str]:
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
@@ -62,18 +66,19 @@ class Server:
 
     def start(self) -> None:
         words = ["-D", self._data, "-p", self.port, "-c", "listen_addresses=127.0.0.1", "-k", self._data]
-        self._process = subprocess.Popen(
-            self._as_owner("postgres", *words, "-c", "max_connections=200"),
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            stderr=(self._data.parent / "server.log").open("ab"),
-        )
+        with (self._data.parent / "server.log").open("ab") as log:
+            command = self._as_owner("postgres", *words, "-c", "max_connections=200")
+            self._process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=log)
 
         def answers() -> bool:
             ready = self._as_owner("pg_isready", "-q", "-h", "127.0.0.1", "-p", self.port)
             return subprocess.run(ready, check=False).returncode == 0
 
         wait_until(answers, "PostgreSQL answers")
+
+    def remove(self) -> None:
+        """Nothing of it is left."""
+        shutil.rmtree(self._data.parent)
 
     def stop(self) -> None:
         """At once, as when its machine is told to shut down: SIGINT is "fast" (pg_ctl(1))."""
@@ -83,22 +88,24 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[Server]:
-    made = Server(folder)
+def server() -> Iterator[Server]:
+    made = Server()
     try:
         yield made
     finally:
         made.stop()
+        made.remove()
 
 
 class Place:
     """A fleet, with what is asked of its database for checking."""
 
-    def __init__(self, folder: Path, made: Server, heartbeat: str = "1s") -> None:
+    def __init__(self, folder: Path, made: Server, heartbeat: str = "1s", url: str = "") -> None:
         self.folder = folder
         self.server = made
+        self.url = url or made.url
         self.workers: list[subprocess.Popen[str]] = []
-        self.program = Program(folder / "submitter", folder, {"GOALRUN_FLEET_URL": made.url})
+        self.program = Program(folder / "submitter", folder, {"GOALRUN_FLEET_URL": self.url})
         done = self.run("init", "--heartbeat", heartbeat)
         assert done.code == 0, done.err
 
@@ -119,17 +126,17 @@ class Place:
         there = Program(self.folder / name / "state", self.folder, {**self.program.environment})
         (self.folder / name).mkdir(exist_ok=True)
         # Its words go to a file: nobody reads them while it runs.
-        log = (self.folder / name / "worker.log").open("ab")
-        process = subprocess.Popen(
-            [*prefix, *GOALRUN, "fleet", "worker", "--name", name, *words],
-            cwd=self.folder,
-            env=there.env(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / name / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*prefix, *GOALRUN, "fleet", "worker", "--name", name, *words],
+                cwd=self.folder,
+                env=there.env(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         self.workers.append(process)
         return process
 
@@ -138,7 +145,7 @@ class Place:
         return (self.folder / name / "worker.log").read_text(encoding="utf-8")
 
     def sql(self, text: str, *values: object) -> list[DictRow]:
-        with psycopg.connect(self.server.url, options="-c search_path=goalrun_fleet", row_factory=dict_row) as db:
+        with psycopg.connect(self.url, options="-c search_path=goalrun_fleet", row_factory=dict_row) as db:
             return db.execute(text.encode(), values).fetchall()
 
     def goal(self, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def main() -> int:
     for name, value in Plan(200, 40, 4, 2, 12, 4, 5.0)._asdict().items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     plan = Plan(**vars(parser.parse_args()))
-    with tempfile.TemporaryDirectory(prefix="goalrun-storm-") as folder, server(Path(folder, "postgresql")) as made:
+    with tempfile.TemporaryDirectory(prefix="goalrun-storm-") as folder, server() as made:
         place = Place(Path(folder), made, f"{plan.heartbeat}s")
         try:
             history = Storm(place, plan, namespaces()).run()
