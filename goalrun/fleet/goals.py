@@ -198,28 +198,34 @@ def end(db: Connection, mine: Mine, state: str, detail: str, delivered: str = ""
     return row is not None
 
 
-def take_over(db: Connection, job: int) -> tuple[bool, datetime | None]:
-    """Take a goal from a worker that is gone: from now on that one's writes are refused.
+def take_over(db: Connection, silent: float) -> list[Row]:
+    """Take the goals of workers that are gone: from now on the writes of those are refused.
+
+    While the server was down nobody could speak: after its start all get the time to do so.
+
+    Args:
+        db: the database.
+        silent: seconds without a word after which a worker is gone.
 
     Returns:
-        Whether the goal is to be claimed by somebody, and not before when.
+        The goals, and whose they were.
     """
     # One that is being written to right now waits for the next look: a stopped process may hold it.
-    db.execute("SET LOCAL lock_timeout = '1s'")
-    row = db.execute(
-        "UPDATE goal SET attempt = attempt + 1, worker = NULL, takeovers = takeovers + 1, state = 'queued',"
-        " detail = 'taken over from ' || worker || ', which was silent' WHERE job = %s AND worker IS NOT NULL"
-        " AND ended_at IS NULL RETURNING parked_until",
-        [job],
-    ).fetchone()
-    found = (
-        row
-        or db.execute(
-            f"SELECT parked_until FROM goal WHERE job = %s AND {FREE}",  # noqa: S608 - no input
-            [job],
-        ).fetchone()
-    )
-    return found is not None, found["parked_until"] if found else None
+    return db.execute(
+        """
+        WITH lost AS (
+            SELECT goal.id, goal.worker FROM goal
+            WHERE worker IS NOT NULL AND now() - pg_postmaster_start_time() > %(silent)s * interval '1 second'
+              AND NOT EXISTS (
+                SELECT FROM worker JOIN procrastinate_workers ON procrastinate_workers.id = engine
+                WHERE name = goal.worker AND last_heartbeat >= now() - %(silent)s * interval '1 second')
+            FOR UPDATE SKIP LOCKED)
+        UPDATE goal SET attempt = attempt + 1, worker = NULL, takeovers = takeovers + 1, state = 'queued',
+            detail = 'taken over from ' || lost.worker || ', which was silent'
+        FROM lost WHERE goal.id = lost.id RETURNING goal.id, lost.worker
+        """,
+        {"silent": silent},
+    ).fetchall()
 
 
 def over_budget(db: Connection, goal: Row) -> str:

@@ -17,6 +17,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.schema import SchemaManager
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import RaiseException
 
 from goalrun.errors import EnvironmentFailure
 from goalrun.fleet.database import LOST, SERVER_SETTINGS, SETTINGS, Connection, Lost
@@ -115,21 +116,28 @@ class Queue:
 
     def finish(self, job: int) -> None:
         """The job is over; so is one that was over before."""
-        if self._is_doing(job):
-            self._run(lambda app: app.job_manager.finish_job_by_id_async(job, Status.SUCCEEDED, delete_job=True))
+        self._unless_raced(
+            job, lambda app: app.job_manager.finish_job_by_id_async(job, Status.SUCCEEDED, delete_job=True)
+        )
 
     def again(self, job: int, at: datetime | None) -> None:
         """The job is to be begun again, not before a time; one that is not begun stays as it is."""
-        if self._is_doing(job):
-            self._run(lambda app: app.job_manager.retry_job_by_id_async(job, at or NOW))
+        self._unless_raced(job, lambda app: app.job_manager.retry_job_by_id_async(job, at or NOW))
 
     def close(self) -> None:
         """Let the connection go."""
         self._forget()
         self._loop.close()
 
-    def _is_doing(self, job: int) -> bool:
-        return bool([*self._run(lambda app: app.job_manager.list_jobs_async(id=job, status="doing"))])
+    def _unless_raced(self, job: int, ask: Callable[[App], Coroutine[Any, Any, None]]) -> None:
+        if not [*self._run(lambda app: app.job_manager.list_jobs_async(id=job, status="doing"))]:
+            return
+        try:
+            self._run(ask)
+        except EnvironmentFailure as failure:
+            # "Job was not found": another worker was faster.
+            if not isinstance(failure.__cause__ and failure.__cause__.__cause__, RaiseException):
+                raise
 
     def _run(self, ask: Callable[[App], Coroutine[Any, Any, T]]) -> T:
         try:

@@ -1,5 +1,6 @@
 """A worker: takes goals from the queue, runs each in a process of its own, takes over from workers that are gone."""
 
+import math
 import os
 import signal
 import socket
@@ -54,7 +55,8 @@ class Worker:
         self._running: dict[str, _Running] = {}
         self._done: list[int] = []
         self._leaving = self._draining = False
-        self._next_beat = self._next_look = self._since = self._spoke = 0.0
+        self._next_beat = self._next_look = self._spoke = 0.0
+        self._since = -math.inf
 
     def work(self) -> None:
         """Until asked to end, or drained.
@@ -94,7 +96,7 @@ class Worker:
         if now >= self._next_beat:
             self._queue.beat(self._engine or 0)
             self._next_beat = now + self._beat / 4
-            if now - self._spoke > self._way.fleet.silent / 2:
+            if self._spoke and now - self._spoke > self._way.fleet.silent / 2:
                 # Who was away, as all may have been, does not judge others before they could come back too.
                 self._since = now
             self._spoke = now
@@ -208,18 +210,16 @@ class Worker:
         self._draining = self._draining or (told is not None and told["asked"] == "drain")
 
     def _take_over(self, db: Connection) -> None:
-        """Take goals from workers that are silent, one worker at a time, once everybody had time to speak."""
+        """Take goals from workers that are silent, once everybody had time to speak."""
         if time.monotonic() - self._since < self._way.fleet.silent:
             return
-        for job in self._queue.stalled(self._way.fleet.silent):
-            try:
-                with db.transaction():
-                    db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-                    open_, _ = goals.take_over(db, job)
-            except psycopg.errors.LockNotAvailable:
-                continue
-            self._way.tell(f"job {job}: taken from a worker that is silent" if open_ else f"job {job}: over")
-            self._hand_back(db, job)
+        for row in goals.take_over(db, self._way.fleet.silent):
+            self._way.tell(f"{row['id']}: taken from {row['worker']}, which is silent")
+        # One worker at a time: what was handed back may be begun by somebody else the next moment.
+        with db.transaction():
+            locked = db.execute("SELECT pg_try_advisory_xact_lock(%s) AS mine", [LOCK]).fetchone()
+            for job in self._queue.stalled(self._way.fleet.silent) if locked and locked["mine"] else ():
+                self._hand_back(db, job)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
