@@ -68,12 +68,12 @@ def submit(
     )
     for goal in made.goals:
         _require_form(goal.file, goal.key)
-    ids = [new_id(utc_now()) for _ in made.goals]
+    ids: list[str | None] = [None for _ in made.goals]
     if not dry_run:
         with opened(find_fleet(database).url) as db:
-            goals.submit(db, made, ids)
+            ids = [*goals.submit(db, made, lambda: new_id(utc_now()))]
     shown = [
-        {"id": None if dry_run else name, "key": goal.key, "repo": goal.repo, "ref": goal.ref, "labels": [*goal.labels]}
+        {"id": name, "key": goal.key, "repo": goal.repo, "ref": goal.ref, "labels": [*goal.labels]}
         for name, goal in zip(ids, made.goals, strict=True)
     ]
     if as_json:

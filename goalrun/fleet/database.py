@@ -58,7 +58,7 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         failures integer NOT NULL DEFAULT 0, delivered text NOT NULL DEFAULT '',
         created_at timestamptz NOT NULL DEFAULT now(), started_at timestamptz, parked_until timestamptz,
         ended_at timestamptz);
-    CREATE INDEX goal_free ON goal (queue, submitter, priority DESC, created_at)
+    CREATE INDEX goal_free ON goal (queue, priority DESC, created_at)
         WHERE worker IS NULL AND ended_at IS NULL;
     CREATE INDEX goal_busy ON goal (worker) WHERE worker IS NOT NULL;
     CREATE INDEX goal_job ON goal (job);

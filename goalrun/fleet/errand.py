@@ -12,12 +12,13 @@ from goalrun.adapters.control import FileControl
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.journal import replay, write_again
+from goalrun.adapters.lock import held
 from goalrun.adapters.process import Command, run
-from goalrun.adapters.views import JOURNAL
+from goalrun.adapters.views import JOURNAL, RUN_LOCK
 from goalrun.core.events import GoalCreated, Record
 from goalrun.core.model import GoalState, State
 from goalrun.core.spec import GoalSpec, VerificationSpec
-from goalrun.errors import EnvironmentFailure, GitFailed, GoalrunError, Interrupted, UserError
+from goalrun.errors import EnvironmentFailure, GitFailed, GoalrunError, Interrupted, UnknownGoal, UserError
 from goalrun.fleet import clones, goals, objects
 from goalrun.fleet.child import ORDER
 from goalrun.fleet.database import URL_VARIABLE, Connection, Fleet, connect, patiently
@@ -95,7 +96,7 @@ class Errand:
             detail = f"{failure}; {hint}" if hint else str(failure)
             self._way.tell(f"{mine.id}: {detail}")
             # What a goal file is wrong about will not be right elsewhere.
-            final = isinstance(failure, UserError)
+            final = isinstance(failure, UserError) and not isinstance(failure, UnknownGoal)
             self._say(
                 lambda db: (
                     goals.end(db, mine, "error", detail) if final else goals.give_back(db, mine, detail, failed=True)
@@ -158,7 +159,6 @@ class Errand:
         if home.folder(goal).exists() and not home.remove(goal):
             raise EnvironmentFailure(f"goal {goal} still runs on this machine")
         found = self._say(lambda db: goals.records(db, goal))
-        home.begin(goal, self._place)
         if found:
             first = found[0]
             if not isinstance(first.event, GoalCreated):
@@ -169,8 +169,11 @@ class Errand:
             spec = self._way.make(goal, (self._place, ""), self._row["file"])
             at = utc_now().isoformat(timespec="milliseconds")
             found = [Record(seq=1, at=at, event=GoalCreated(spec=spec))]
-        write_again(home.unfinished(goal) / JOURNAL, found, SystemClock(lambda: None))
-        home.appear(goal)
+        home.begin(goal, self._place)
+        # Held, so that nobody takes it for what a killed process left.
+        with held(home.unfinished(goal) / RUN_LOCK, self._way.leave):
+            write_again(home.unfinished(goal) / JOURNAL, found, SystemClock(lambda: None))
+            home.appear(goal)
         return replay(home.folder(goal) / JOURNAL)
 
     def _run(self) -> None:

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -45,8 +45,8 @@ class Mine(NamedTuple):
     row: Row
 
 
-def submit(db: Connection, submission: Submission, ids: Sequence[str]) -> None:
-    """Queue all goals of a submission, or none.
+def submit(db: Connection, submission: Submission, new_id: Callable[[], str]) -> list[str]:
+    """Queue all goals of a submission, or none; their ids.
 
     Raises:
         SpecError: one of them was submitted before.
@@ -61,26 +61,29 @@ def submit(db: Connection, submission: Submission, ids: Sequence[str]) -> None:
                 hint="take it out, or give it another key",
             )
         set_bound(db, "submission", submission.name, usd=submission.max_usd, tokens=submission.max_tokens)
-        for goal, each in zip(ids, submission.goals, strict=True):
-            _insert(db, goal, submission, each)
+        ids = [_insert(db, new_id, submission, each) for each in submission.goals]
         _defer(db, [_queued(goal, each) for goal, each in zip(ids, submission.goals, strict=True)])
+    return ids
 
 
-def _insert(db: Connection, goal: str, submission: Submission, wanted: Wanted) -> None:
+def _insert(db: Connection, new_id: Callable[[], str], submission: Submission, wanted: Wanted) -> str:
     values = {
         **wanted.model_dump(exclude={"labels"}),
         "labels": sorted(wanted.labels),
-        "id": goal,
-        "queue": wanted.queue,
         "submission": submission.name,
         "submitter": submission.submitter,
     }
-    db.execute(
-        "INSERT INTO goal (id, key, submission, submitter, repo, ref, file, objective, labels, agent, account,"
-        " priority, queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s,"
-        " %(objective)s, %(labels)s, %(agent)s, %(account)s, %(priority)s, %(queue)s)",
-        values,
-    )
+    while True:
+        # Ids are a time and some chance: of thousands at once two can be the same.
+        row = db.execute(
+            "INSERT INTO goal (id, key, submission, submitter, repo, ref, file, objective, labels, agent, account,"
+            " priority, queue) VALUES (%(id)s, %(key)s, %(submission)s, %(submitter)s, %(repo)s, %(ref)s, %(file)s,"
+            " %(objective)s, %(labels)s, %(agent)s, %(account)s, %(priority)s, %(queue)s)"
+            " ON CONFLICT (id) DO NOTHING RETURNING id",
+            {**values, "id": new_id()},
+        ).fetchone()
+        if row is not None:
+            return str(row["id"])
 
 
 def _queued(goal: str, wanted: Wanted) -> Queued:
@@ -120,10 +123,19 @@ def open_queues(db: Connection, labels: Iterable[str], agents: Iterable[str]) ->
     """
     rows = db.execute(
         """
-        WITH busy AS MATERIALIZED (SELECT submitter, account, labels FROM goal WHERE worker IS NOT NULL),
-        free AS (SELECT DISTINCT ON (queue) queue, submitter, account, labels, agent, priority, created_at
-                 FROM goal WHERE worker IS NULL AND ended_at IS NULL
-                 ORDER BY queue, submitter, priority DESC, created_at)
+        WITH RECURSIVE busy AS MATERIALIZED (SELECT submitter, account, labels FROM goal WHERE worker IS NOT NULL),
+        -- A loose index scan: there are few queues, and thousands of goals in each.
+        known (queue) AS (
+            (SELECT queue FROM goal WHERE worker IS NULL AND ended_at IS NULL ORDER BY queue LIMIT 1)
+            UNION ALL
+            SELECT (SELECT goal.queue FROM goal WHERE worker IS NULL AND ended_at IS NULL AND goal.queue > known.queue
+                    ORDER BY goal.queue LIMIT 1)
+            FROM known WHERE queue IS NOT NULL),
+        free AS (
+            SELECT first.* FROM known, LATERAL (
+                SELECT queue, submitter, account, labels, agent, priority, created_at FROM goal
+                WHERE worker IS NULL AND ended_at IS NULL AND goal.queue = known.queue
+                ORDER BY priority DESC, created_at LIMIT 1) AS first)
         SELECT queue FROM free
         WHERE labels <@ %(labels)s::text[] AND (agent = '' OR agent = ANY(%(agents)s::text[]))
           AND NOT EXISTS (SELECT FROM account WHERE name = free.account AND parked_until > now())

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,7 +112,7 @@ def made(tables: Mapping[str, Any], name: str, submitter: str, source: str) -> S
         if not isinstance(table, dict):
             raise SettingsError(f"{source}: goal {number} is no table")
         wanted += _goals({**defaults, **table}, name, submitter, f"{source}: goal {number}")
-    twice = next((goal.key for place, goal in enumerate(wanted) if goal.key in {g.key for g in wanted[:place]}), "")
+    twice = next((key for key, times in Counter(goal.key for goal in wanted).items() if times > 1), "")
     if twice:
         raise SettingsError(f"{source}: two goals have the key {twice!r}", hint="give one of them another key")
     try:

@@ -65,19 +65,25 @@ class Worker:
             SpecError: another worker of that name lives.
         """
         with self._signals():
-            told = False
-            while not self._over():
-                try:
-                    self._step()
-                    told = False
-                except psycopg.errors.LockNotAvailable:
-                    # Somebody who holds it was stopped: the server ends that soon.
-                    continue
-                except LOST as failure:
-                    self._lost_database(failure, told=told)
-                    told = True
-                threading.Event().wait(min(TICK_SECONDS, self._beat / 8))
-            self._sign_off()
+            try:
+                self._until_over()
+                self._sign_off()
+            finally:
+                self._queue.close()
+
+    def _until_over(self) -> None:
+        told = False
+        while not self._over():
+            try:
+                self._step()
+                told = False
+            except psycopg.errors.LockNotAvailable:
+                # Somebody who holds it was stopped: the server ends that soon.
+                continue
+            except LOST as failure:
+                self._lost_database(failure, told=told)
+                told = True
+            time.sleep(min(TICK_SECONDS, self._beat / 8))
 
     def _over(self) -> bool:
         return (self._leaving or self._draining) and not self._running and not self._done
@@ -242,7 +248,6 @@ class Worker:
                 self._db.execute("DELETE FROM worker WHERE name = %s", [self._offer.name])
                 self._queue.leave(self._engine)
                 self._db.close()
-            self._queue.close()
 
 
 def _not_before(row: goals.Row, beat: float) -> datetime | None:

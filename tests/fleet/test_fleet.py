@@ -195,7 +195,8 @@ def test_a_quota_parks_all_goals_of_its_account_until_its_reset(place: Place) ->
 
 def test_a_worker_that_may_not_push_delivers_a_bundle_and_a_ref_that_moved_is_told(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
-    move = f"cd $(mktemp -d) && git clone -q {repo} . && git -c user.name=x -c user.email=x commit -q --allow-empty -m b && git push -q"
+    commit = "git -c user.name=x -c user.email=x commit -q --allow-empty -m b"
+    move = f"cd $(mktemp -d) && git clone -q {repo} . && {commit} && git push -q"
     name = place.submit(goal(repo, f"touch done; ({move})"))[0]
     place.worker("one", "--no-push")
     row = place.wait(name)[0]
@@ -232,9 +233,8 @@ def test_a_worker_that_is_told_to_end_gives_its_goals_back(place: Place) -> None
 def test_what_a_repository_says_runs_with_no_secret_of_the_fleet(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     seen = place.folder / "seen"
-    name = place.submit(
-        goal(repo, f"(env; git remote -v; cat {place.folder}/one/state/goals/*/fleet.json) > {seen}; touch done")
-    )[0]
+    look = f"(env; git remote -v; cat {place.folder}/one/state/goals/*/fleet.json) > {seen}; touch done"
+    name = place.submit(goal(repo, look))[0]
     place.worker("one")
     assert place.wait(name)[0]["state"] == "achieved"
     text = seen.read_text(encoding="utf-8")
