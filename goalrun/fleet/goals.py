@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -87,7 +87,16 @@ def _insert(db: Connection, new_id: Callable[[], str], submission: Submission, w
 
 
 def _queued(goal: str, wanted: Wanted) -> Queued:
-    return Queued(goal, wanted.queue, f"{wanted.repo}\n{wanted.ref}", wanted.priority)
+    return Queued(goal, wanted.queue, _lock(wanted.model_dump()), wanted.priority)
+
+
+def _lock(goal: Mapping[str, Any]) -> str:
+    """What one goal at a time has.
+
+    For the engine an earlier goal with the same lock comes first, though nobody may be able to do it: so each queue has
+    locks of its own, and ``claim`` sees to the rest.
+    """
+    return "\n".join((goal["queue"], goal["repo"], goal["ref"]))
 
 
 def _defer(db: Connection, goals: Sequence[Queued]) -> None:
@@ -152,12 +161,13 @@ def open_queues(db: Connection, labels: Iterable[str], agents: Iterable[str]) ->
 
 
 def claim(db: Connection, goal: str, job: int, worker: str) -> Mine | None:
-    """Make a goal that was fetched this worker's own; None where it is over, or its account or label is full by now."""
+    """Make a goal that was fetched this worker's own; None where it is over, or its branch, account or label is busy."""
     with db.transaction():
         # Two workers that count at once would both find room.
         db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK + 1])
         found = db.execute(
-            f"SELECT queue FROM goal WHERE id = %s AND job = %s AND {FREE}",  # noqa: S608 - no input
+            f"SELECT queue FROM goal WHERE id = %s AND job = %s AND {FREE} AND NOT EXISTS ("  # noqa: S608 - no input
+            "SELECT FROM goal AS busy WHERE busy.worker IS NOT NULL AND busy.repo = goal.repo AND busy.ref = goal.ref)",
             [goal, job],
         ).fetchone()
         row = found and db.execute("SELECT labels, agent FROM goal WHERE id = %s", [goal]).fetchone()
@@ -311,7 +321,7 @@ def resume(db: Connection, goal: Row, hint: str, limits: str) -> None:
             " resume_from = seq, failures = 0 WHERE id = %s AND ended_at IS NOT NULL",
             [hint, limits, goal["id"]],
         )
-        _defer(db, [Queued(goal["id"], goal["queue"], f"{goal['repo']}\n{goal['ref']}", goal["priority"])])
+        _defer(db, [Queued(goal["id"], goal["queue"], _lock(goal), goal["priority"])])
 
 
 def copy(db: Connection, goal: Row, new: str) -> None:
@@ -325,7 +335,7 @@ def copy(db: Connection, goal: Row, new: str) -> None:
             " account, priority, queue FROM goal WHERE id = %s",
             [new, key, goal["id"]],
         )
-        _defer(db, [Queued(new, goal["queue"], f"{goal['repo']}\n{goal['ref']}", goal["priority"])])
+        _defer(db, [Queued(new, goal["queue"], _lock(goal), goal["priority"])])
 
 
 def records(db: Connection, goal: str, after: int = 0) -> list[Record]:

@@ -152,7 +152,7 @@ class Worker:
                 continue
             mine = goals.claim(db, taken.goal, taken.job, self._offer.name)
             if mine is None:
-                self._hand_back(db, taken.job)
+                self._hand_back(db, taken.job, self._beat / 2)
                 continue
             self._begin(mine)
             return True
@@ -189,13 +189,13 @@ class Worker:
             if job not in mine:
                 self._hand_back(db, job)
 
-    def _hand_back(self, db: Connection, job: int) -> None:
+    def _hand_back(self, db: Connection, job: int, wait: float = 0.0) -> None:
         """The engine's job of a goal that is not ours, or no longer: over, or for somebody else, or theirs already."""
         row = db.execute("SELECT worker, ended_at, parked_until, failures FROM goal WHERE job = %s", [job]).fetchone()
         if row is None or row["ended_at"] is not None:
             self._queue.finish(job)
         elif row["worker"] is None:
-            self._queue.again(job, _not_before(row, self._beat))
+            self._queue.again(job, _not_before(row, self._beat, wait))
 
     def _look_after(self, db: Connection) -> None:
         """Pass on what is asked of our goals, and let go of those that are no longer ours."""
@@ -250,9 +250,10 @@ class Worker:
                 self._db.close()
 
 
-def _not_before(row: goals.Row, beat: float) -> datetime | None:
+def _not_before(row: goals.Row, beat: float, wait: float) -> datetime | None:
     if row["parked_until"] is not None:
         until: datetime = row["parked_until"]
         return until
     failures = int(row["failures"])
-    return utc_now() + timedelta(seconds=beat / 4 * 2.0**failures) if failures else None
+    wait += beat / 4 * 2.0**failures if failures else 0.0
+    return utc_now() + timedelta(seconds=wait) if wait else None

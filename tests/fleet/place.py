@@ -170,6 +170,27 @@ class Place:
                 process.wait()
 
 
+@contextmanager
+def daemon(folder: Path) -> Iterator[str]:
+    """Git's own server, for all repositories of a folder; the beginning of their addresses."""
+    port = free_port()
+    words = ["--reuseaddr", "--export-all", "--enable=receive-pack", "--listen=127.0.0.1"]
+    command = ["git", "daemon", *words, f"--port={port}", f"--base-path={folder}", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def answers() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    try:
+        wait_until(answers, "git daemon answers")
+        yield f"git://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
 def bare(folder: Path, files: dict[str, str]) -> Path:
     """A bare repository with one commit."""
     work = repository(folder.with_name(f"{folder.name}-work"), files)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import psycopg
-from fleet.place import Place, bare
+from fleet.place import Place, bare, daemon
 from support import git
 
 ROBOT = """
@@ -92,7 +92,12 @@ class Storm:
 
     def run(self) -> History:
         """Submit, disturb, wait, check."""
-        ids = self._submit()
+        # A server of its own: what receives a push does not die with the machine that sends it.
+        with daemon(self.place.folder) as address:
+            return self._run(address)
+
+    def _run(self, address: str) -> History:
+        ids = self._submit(address)
         for _ in range(self.plan.workers):
             self._start()
         disturb = ["kill"] * self.plan.kills + ["stop"] * self.plan.stops + ["restart"] * self.plan.restarts
@@ -114,7 +119,7 @@ class Storm:
         check(self, ids)
         return self.history
 
-    def _submit(self) -> list[str]:
+    def _submit(self, address: str) -> list[str]:
         folder = self.place.folder
         robot = folder / "robot.py"
         robot.write_text(ROBOT, encoding="utf-8")
@@ -130,7 +135,7 @@ class Storm:
         )
         for number in range(self.plan.goals):
             repo = self.repos[number % len(self.repos)]
-            text += f'[[goals]]\nkey = "goal-{number}"\nrepo = "{repo}"\n'
+            text += f'[[goals]]\nkey = "goal-{number}"\nrepo = "{address}/{repo.name}"\n'
         ids = self.place.submit(text)
         self.history.say(f"{len(ids)} goals over {len(self.repos)} repositories are queued")
         return ids
@@ -239,7 +244,7 @@ def check(storm: Storm, ids: list[str]) -> None:
     lost = 0
     for goal in ids:
         lost += _check_goal(history, goals[goal], events[goal], [each for each in ledger if each["goal"] == goal], plan)
-        _check_branch(history, goals[goal])
+        _check_branch(history, goals[goal], place.folder)
     left = place.sql("SELECT count(*) AS n FROM procrastinate_jobs")[0]["n"]
     history.expect(left == 0, f"{left} jobs are left in the queue")
     tokens = sum(row["tokens"] for row in goals.values())
@@ -284,8 +289,8 @@ def _check_goal(
     return lost
 
 
-def _check_branch(history: History, row: dict[str, object]) -> None:
-    goal, repo = str(row["id"]), Path(str(row["repo"]))
+def _check_branch(history: History, row: dict[str, object], folder: Path) -> None:
+    goal, repo = str(row["id"]), folder / str(row["repo"]).rpartition("/")[2]
     branch = f"goalrun/{goal}"
     found = git(repo, "rev-parse", f"refs/heads/{branch}", check=False).strip()
     history.expect(
