@@ -166,8 +166,9 @@ def claim(db: Connection, goal: str, job: int, worker: str) -> Mine | None:
         # Two workers that count at once would both find room.
         db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK + 1])
         found = db.execute(
-            f"SELECT queue FROM goal WHERE id = %s AND job = %s AND {FREE} AND NOT EXISTS ("  # noqa: S608 - no input
-            "SELECT FROM goal AS busy WHERE busy.worker IS NOT NULL AND busy.repo = goal.repo AND busy.ref = goal.ref)",
+            f"SELECT queue FROM goal WHERE id = %s AND job = %s AND {FREE}"  # noqa: S608 - no input
+            " AND NOT EXISTS (SELECT FROM goal AS busy"
+            " WHERE busy.worker IS NOT NULL AND busy.repo = goal.repo AND busy.ref = goal.ref)",
             [goal, job],
         ).fetchone()
         row = found and db.execute("SELECT labels, agent FROM goal WHERE id = %s", [goal]).fetchone()
