@@ -161,7 +161,7 @@ def open_queues(db: Connection, labels: Iterable[str], agents: Iterable[str]) ->
 
 
 def claim(db: Connection, goal: str, job: int, worker: str) -> Mine | None:
-    """Make a goal that was fetched this worker's own; None where it is over, or its branch, account or label is busy."""
+    """Make a goal that was fetched ours; None where it is over, or its branch, account or label is busy."""
     with db.transaction():
         # Two workers that count at once would both find room.
         db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK + 1])
