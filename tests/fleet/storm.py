@@ -104,7 +104,7 @@ class Storm:
         self._random.shuffle(disturb)
         end = time.monotonic() + self.plan.patience
         # Spread over the run by how many goals are over, so that a slow machine sees the same storm.
-        marks = sorted(self._random.uniform(0.02, 0.9) * len(ids) for _ in disturb)
+        marks = sorted(self._random.uniform(0.02, 0.6) * len(ids) for _ in disturb)
         while (over := self._over()) < len(ids):
             if time.monotonic() > end:
                 self.history.expect(not end, f"only {over} of {len(ids)} goals ended in {self.plan.patience:.0f} s")
@@ -163,7 +163,7 @@ class Storm:
             return True
         busy = self.place.sql("SELECT id, attempt, worker, turns FROM goal WHERE worker IS NOT NULL")
         names = sorted({row["worker"] for row in busy} & self._alive.keys() - self._frozen.keys())
-        if not names or len(self._alive) - len(self._frozen) < 2:
+        if not names or (what == "stop" and len(self._alive) - len(self._frozen) < 2):
             return False
         name = self._random.choice(names)
         held = [(row["id"], row["attempt"]) for row in busy if row["worker"] == name]
