@@ -38,7 +38,7 @@ def _section(name: str, command: object) -> str:
     return "".join((
         f"\n## {name}\n\n{_cell(command.help or '')}\n",
         f"\n```text\n{usage}\n```\n",
-        f"\n| | |\n|---|---|\n{''.join(rows)}" if rows else "",
+        f"\n| name | means |\n|---|---|\n{''.join(rows)}" if rows else "",
         *below,
     ))  # fmt: skip
 
