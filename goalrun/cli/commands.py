@@ -8,6 +8,7 @@ import typer
 from goalrun.cli import options
 
 if TYPE_CHECKING:
+    from goalrun.cli.live import Loudness
     from goalrun.cli.running import Asked
 
 app = typer.Typer(
@@ -116,6 +117,8 @@ def start(
     ] = False,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
@@ -156,7 +159,21 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
         detach=given["detach"],
         as_json=given["as_json"],
         worktree=given["worktree"],
+        loud=loudness(quiet=given["quiet"], verbose=given["verbose"]),
     )
+
+
+def loudness(*, quiet: bool, verbose: bool) -> "Loudness":
+    """How much a run shows of itself.
+
+    Raises:
+        SpecError: both less and more are asked for.
+    """
+    if quiet and verbose:
+        from goalrun.errors import SpecError
+
+        raise SpecError("--quiet and --verbose exclude each other", hint="leave out one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 @app.command()
@@ -180,6 +197,8 @@ def resume(
     flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Go on with a goal that is not achieved yet."""
@@ -200,7 +219,8 @@ def resume(
         raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
     if every:
         return running.resume_all(as_json=as_json)
-    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage)
+    loud = loudness(quiet=quiet, verbose=verbose)
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage, loud=loud)
     return running.resume(goal, given, how)
 
 
@@ -289,6 +309,17 @@ def logs(
     from goalrun.cli import reading
 
     return reading.logs(goal, follow=follow, as_json=as_json)
+
+
+@app.command()
+def watch(
+    goal: options.Goal = "",
+    every: Annotated[bool, typer.Option("--all", help="All goals at once.")] = False,
+) -> int:
+    """See a goal at work, wherever it runs; with keys to pause, stop or hint."""
+    from goalrun.cli import watching
+
+    return watching.watch(goal, every=every)
 
 
 @app.command()

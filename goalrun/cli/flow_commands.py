@@ -30,6 +30,8 @@ def run(
     turn_timeout: options.TurnTimeout = None,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a flow: exit 0 done, 14 failed, 6 blocked, 9 waiting for a person."""
@@ -38,7 +40,8 @@ def run(
     flags = running.flags(
         worker=worker, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
     )
-    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json)
+    loud = commands.loudness(quiet=quiet, verbose=verbose)
+    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
     return wrapping.run_flow(name, tuple(words or ()), asked)
 
 
@@ -119,10 +122,13 @@ def answer(
     goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
     text: Annotated[str, typer.Argument(metavar="yes|no|TEXT", help="no: REASON says why.")] = "",
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Answer what a goal or a flow waits for, and go on with it."""
     from goalrun.cli import running, wrapping
 
-    how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json)
+    loud = commands.loudness(quiet=quiet, verbose=verbose)
+    how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json, loud=loud)
     return wrapping.answer(goal, text, how) if text else wrapping.answer("", goal, how)

@@ -7,6 +7,10 @@ import typer
 Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
 NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the end.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Lines, with heads of prompts and what checks print; no live view.")
+]
 Checks = Annotated[
     list[str] | None,
     typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),
