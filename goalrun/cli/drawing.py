@@ -17,7 +17,7 @@ from goalrun.core.model import CheckResult, Tamper, TurnRecord
 from goalrun.core.picture import Picture
 from goalrun.core.value import Json
 
-MAX_TAMPERS = 5
+MAX_TAMPERS, MAX_TOLD, MAX_TURNS, MAX_CHECKS = 5, 6, 10, 12
 STAGES = {
     "queue": "waiting for the workspace",
     "preparing": "preparing",
@@ -65,18 +65,30 @@ def goal_lines(view: View) -> list[Text]:
     bottom = [Text(), _budget(view)]
     parts = [
         Part(_tampering(picture), MAX_TAMPERS),
-        Part(_checks(view), 4),
+        Part(_checks(view)[:MAX_CHECKS], 4 if picture.stage != "worker" else 2),
         Part(_flow(view), 6),
         Part(_told(picture), 2),
-        Part(_turns(picture), 4, last=True),
+        Part(_turns(picture)[-MAX_TURNS:], 4, last=True),
         Part(_worker(view), 3, last=True),
     ]
     shown = _fitted(parts, view.height - len(top) - len(bottom) - 1)
     tampering, checks, steps, told, turns, worker = shown
-    middle = [*turns, _stage(view), *steps, *worker, *checks, *tampering, *told]
-    # What is short does not jump about: the budget stays at the foot.
-    middle += [Text()] * (view.height - len(top) - len(bottom) - len(middle))
+    groups = [group for group in (turns, [_stage(view), *steps, *worker], [*checks, *tampering], told) if group]
+    middle = _spaced(groups, view.height - len(top) - len(bottom))
     return [_cut(line, view.width) for line in (*top, *middle, *bottom)][: view.height]
+
+
+def _spaced(groups: Sequence[Sequence[Text]], room: int) -> list[Text]:
+    """Groups of lines with an empty line between them, where there is room, in exactly so many lines."""
+    spare = room - sum(map(len, groups))
+    lines: list[Text] = []
+    for group in groups:
+        if lines and spare > 0:
+            lines.append(Text())
+            spare -= 1
+        lines += group
+    # What is short does not jump about: the budget stays at the foot.
+    return lines + [Text()] * spare
 
 
 def _cut(line: Text, width: int) -> Text:
@@ -180,22 +192,28 @@ def _checks(view: View) -> list[Text]:
     picture, stage = view.picture, view.picture.stage
     commands = picture.state.spec.checks
     if stage not in {"base", "checks"}:
-        report = picture.latest
-        if report is None or stage in {"worker", "snapshot"}:
-            return []
-        return [_check(check) for check in report.checks]
-    known = [_check(check) for check in view.glimpse.checks[: len(commands)]]
+        return _last_checks(picture)
+    known = [_check(check, graded=False) for check in view.glimpse.checks[: len(commands)]]
     left = commands[len(known) :]
     waiting = [joined(icon("running" if not n else "todo"), f" {one_line(each, 200)}") for n, each in enumerate(left)]
     proof = [] if left else [joined(icon("running"), (" hidden checks, and whether the checks can fail", "dim"))]
     return [*known, *waiting, *proof]
 
 
-def _check(check: CheckResult) -> Text:
+def _last_checks(picture: Picture) -> list[Text]:
+    report = picture.latest
+    if report is None or not report.checks:
+        return []
+    last = f"turn {len(picture.state.turns)}" if picture.state.turns else "the base"
+    caption = [joined((f"checks of {last}", OFF))] if picture.stage in {"worker", "snapshot"} else []
+    return [*caption, *(_check(check) for check in report.checks)]
+
+
+def _check(check: CheckResult, *, graded: bool = True) -> Text:
     good = check.outcome == "pass"
     facts = [clock(check.seconds)]
     facts += [f"{check.tests.passed} passed, {check.tests.failed} failed"] if check.tests else []
-    facts += [check.grade] if good else [check.outcome]
+    facts += [] if good and not graded else [check.grade] if good else [check.outcome]
     what = "hidden: " if check.hidden else ""
     reason = f"  {one_line(check.reason, 200)}" if check.reason else ""
     failing = f": {one_line(', '.join(check.failing[:3]), 200)}" if check.failing else ""
@@ -219,9 +237,12 @@ def _told(picture: Picture) -> list[Text]:
     """What happened beside the turns, and what the worker was told."""
     state = picture.state
     lines = [joined((picture.told, "yellow"))] if picture.told else []
-    hints = [joined(("hint  ", GOOD), one_line(hint)) for hint in state.hints]
+    hints = [joined(("hint      ", GOOD), one_line(hint)) for hint in state.hints]
     said = [line for line in state.feedback.splitlines() if line.strip()] if picture.stage == "worker" else []
-    told = [joined(("told  " if not n else "      ", GOOD), (one_line(line), "dim")) for n, line in enumerate(said[:4])]
+    told = [
+        joined(("feedback  " if not n else " " * 10, GOOD), (one_line(line), OFF))
+        for n, line in enumerate(said[:MAX_TOLD])
+    ]
     return [*lines, *hints, *told]
 
 

@@ -10,6 +10,7 @@ from goalrun.cli.strokes import BAD, OFF, clock, icon, joined
 from goalrun.core.evidence import one_line
 from goalrun.core.flow.model import Flow
 from goalrun.core.flow.outline import drawn
+from goalrun.core.flow.plan import final_step
 from goalrun.core.picture import Picture, StepPicture
 
 MAX_INNER = 6
@@ -23,15 +24,10 @@ def step_lines(flow: Flow, picture: Picture, now: datetime) -> list[Text]:
     lines = []
     known = picture.steps
     for rail, name in drawn(flow):
-        if not name:
-            lines.append(joined((f"  {rail}", OFF)))
-            continue
-        lines.append(_step(f"  {rail}", name, known.get(name), now))
-        through = rail.replace("●", "│" if any(other for other in rail if other == "│") else " ")
-        inner = {
-            path: step for path, step in known.items() if path != name and path.startswith((f"{name}[", f"{name}/"))
-        }
-        lines += _inner(f"  {through}", name, inner, now)
+        inner = {path: step for path, step in known.items() if name and path.startswith((f"{name}[", f"{name}/"))}
+        lines.append(_step(f"  {rail}", name, known.get(name), now, tries="calls" if inner else "tries"))
+        # The rail goes on below the step, unless nothing comes after it.
+        lines += _inner(f"  {rail.replace('●', '│' if name != final_step(flow).id else ' ')}", name, inner, now)
     return lines
 
 
@@ -39,32 +35,35 @@ def _inner(rail: str, owner: str, inner: dict[str, StepPicture], now: datetime) 
     first = sorted(inner, key=lambda path: _TELLING.get(inner[path].status, 0))[:MAX_INNER]
     for path, step in inner.items():
         if path in first:
-            yield _step(f"{rail}  ", path.removeprefix(owner).lstrip("/"), step, now)
+            yield _step(f"{rail}  ● ", path.removeprefix(owner).lstrip("/"), step, now)
     if len(inner) > MAX_INNER:
         counted = Counter(each.status for each in inner.values())
         yield joined((f"{rail}    {len(inner)} in all: {', '.join(f'{n} {s}' for s, n in counted.items())}", OFF))
 
 
-def _step(rail: str, name: str, step: StepPicture | None, now: datetime) -> Text:
-    if step is None:
-        return joined((f"{rail} ", OFF), icon("todo"), (f" {one_line(name, 80)}", OFF))
+def _step(rail: str, name: str, step: StepPicture | None, now: datetime, tries: str = "tries") -> Text:
+    """One line; the step's icon is where its rail has a dot."""
+    before, dot, behind = rail.partition("●")
+    if not dot or step is None:
+        return joined((before, OFF), icon("todo") if dot else "", (f"{behind} {one_line(name, 80)}", OFF))
     going = step.status == "running"
     took = (now - datetime.fromisoformat(step.began)).total_seconds() if going and step.began else step.seconds
-    facts = [clock(max(0.0, took)), *_facts(step)]
+    facts = [clock(max(0.0, took)), *_facts(step, tries)]
     return joined(
-        (f"{rail} ", OFF),
+        (before, OFF),
         icon("reused" if step.cached else step.status),
+        (behind, OFF),
         (f" {one_line(name, 80)}", "bold" if going else ""),
         (f"  {' · '.join(facts)}", OFF),
         (f"  {one_line(step.reason, 200)}" if step.reason else "", BAD if step.status == "failed" else OFF),
     )
 
 
-def _facts(step: StepPicture) -> Iterator[str]:
+def _facts(step: StepPicture, tries: str) -> Iterator[str]:
     if step.cached:
         yield "reused"
     elif step.calls > 1:
-        yield f"{step.calls} calls"
+        yield f"{step.calls} {tries}"
     if step.agent and step.agent != "command":
         yield one_line(step.model or step.agent, 40)
     if step.usage is not None and step.usage.total_tokens:

@@ -1,11 +1,6 @@
-"""What keys mean while a goal is shown."""
+"""What keys mean while goals are shown: pure."""
 
 from typing import Literal, NamedTuple
-
-from goalrun.adapters.control import FileControl
-from goalrun.adapters.home import Home
-from goalrun.adapters.views import REACHED, runner
-from goalrun.errors import GoalrunError
 
 MAX_HINT_CHARS = 2_000
 Wish = Literal["", "pause", "stop", "hint", "leave", "up", "down", "open"]
@@ -58,22 +53,3 @@ def foot(asking: Asking, said: str, idle: str, width: int) -> str:
         # The end of it, where the cursor would be.
         return f"hint for the next turn (enter sends, escape drops): {asking.text[-max(10, width - 56) :]}_"
     return said or idle
-
-
-def done(home: Home, goal: str, wish: Wish, text: str) -> str:
-    """Ask a goal for what a key wishes; what to say of it."""
-    try:
-        folder = home.folder(goal)
-        if wish == "hint":
-            if home.result(goal, turns=False)["state"] in REACHED:
-                return f"{goal} is achieved; nobody would read the hint"
-            FileControl(folder).hint(text)
-            return "the next turn will read it"
-        if wish not in {"pause", "stop"}:
-            return ""
-        if runner(folder) is None:
-            return f"no process runs {goal}; goalrun {wish} {goal}"
-        FileControl(folder).ask("stop" if wish == "stop" else "pause")
-    except GoalrunError as failure:
-        return str(failure)
-    return "stopping" if wish == "stop" else "pausing"

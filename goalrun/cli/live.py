@@ -109,27 +109,11 @@ class LiveView:
 
     def _drawn_until_over(self, screen: "Screen") -> bool:
         """Draw until the goal is over; True if somebody leaves before that."""
-        from rich.text import Text
+        from goalrun.cli.goal_screen import GoalScreen
 
-        from goalrun.adapters.glimpse import Glimpse, glimpse
-        from goalrun.cli.drawing import View, goal_lines
-        from goalrun.cli.keys import HELP, Asking, done, foot, pressed
-
-        asking, said = Asking(), ""
-        turns = self._home.folder(self._goal) / "turns"
+        shown = GoalScreen(self._home, screen)
         while not self._over.is_set():
-            width, height = screen.size()
-            picture = self._picture
-            if picture is None:
-                drawn = [Text(self._goal, style="bold"), Text(self._note)]
-            else:
-                found = glimpse(turns / picture.label, height) if picture.stage != "ended" else Glimpse()
-                drawn = goal_lines(View(picture, found, utc_now(), width, height - 1, self._note))
-            drawn += [Text()] * (height - 1 - len(drawn))
-            screen.paint([*drawn, Text(foot(asking, said, HELP, width), style="reverse", end="")])
-            for key in screen.keys(TICK_SECONDS):
-                asking, wish = pressed(asking, key)
-                if wish == "leave":
-                    return True
-                said = done(self._home, self._goal, wish, asking.text)
+            shown.draw(self._goal, self._picture, self._note, utc_now())
+            if any(shown.press(key, self._goal) == "leave" for key in screen.keys(TICK_SECONDS)):
+                return True
         return False

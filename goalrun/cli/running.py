@@ -311,7 +311,7 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
         print_json(shown(session, goal))
     else:
         out(goal)
-        note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
+        note(f"  goalrun watch {goal}; goalrun logs --follow {goal}; goalrun stop {goal}")
     return 0
 
 

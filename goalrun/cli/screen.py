@@ -96,8 +96,9 @@ class Screen:
         drawn = [self._drawn(line) for line in lines[: size[1]]]
         drawn += [""] * (size[1] - len(drawn))
         anew = size != self._size
+        # Erased first: behind a line of full width the cursor still stands on its last cell.
         changed = [
-            f"\x1b[{row};1H{text}\x1b[0m\x1b[K"
+            f"\x1b[{row};1H\x1b[K{text}\x1b[0m"
             for row, text in enumerate(drawn, start=1)
             if anew or row > len(self._shown) or self._shown[row - 1] != text
         ]

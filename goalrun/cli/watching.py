@@ -22,9 +22,6 @@ from goalrun.core.picture import Picture, seen
 from goalrun.core.replay import apply
 from goalrun.errors import Interrupted, UnknownGoal
 
-LIST_SECONDS = 1.0
-"""How often the list of all goals is read anew."""
-
 
 def watch(name: str, *, every: bool) -> int:
     """Show a goal until it ends or somebody leaves; without one of this workspace, all goals."""

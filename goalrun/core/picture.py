@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Literal
 
 from goalrun.core.decide import verified
@@ -100,7 +101,7 @@ def seen(before: Picture | None, record: Record, state: GoalState) -> Picture:
     """The picture after one more record, which led to ``state``."""
     stage = _stage(record, state) or (before.stage if before is not None else "queue")
     if before is None:
-        known = {path: _settled(None, step) for path, step in state.flow.steps.items()}
+        known = {path: _settled(None, step, "") for path, step in state.flow.steps.items()}
         return Picture(state=state, stage=stage, since=record.at, at=record.at, steps=known)
     # A stage that begins anew has its own time, as a second attempt has.
     again = isinstance(record.event, TurnStarted) or stage != before.stage
@@ -164,7 +165,7 @@ def _steps(before: Mapping[str, StepPicture], record: Record) -> Mapping[str, St
         case CallFinished(path=path, call=call):
             return {**before, **{each: _called(before.get(each), call) for each in owners(path)}}
         case StepSettled(path=path, step=step):
-            return {**before, path: _settled(before.get(path), step)}
+            return {**before, path: _settled(before.get(path), step, record.at)}
         case _:
             return before
 
@@ -193,10 +194,14 @@ def _called(before: StepPicture | None, call: CallRecord) -> StepPicture:
     return StepPicture(**{**dict(known), **now})
 
 
-def _settled(before: StepPicture | None, step: StepRecord) -> StepPicture:
+def _settled(before: StepPicture | None, step: StepRecord, at: str) -> StepPicture:
     known = before or StepPicture(status=step.status)
-    now = {key: getattr(step, key) for key in ("status", "seconds", "cached", "reason", "winner")}
-    return StepPicture(**{**dict(known), **now, "calls": max(known.calls, step.attempts)})
+    now = {key: getattr(step, key) for key in ("status", "cached", "reason", "winner")}
+    # A record's seconds are those of all its items together; people waited from the first one's beginning.
+    began = datetime.fromisoformat(known.began) if known.began else None
+    seconds = step.seconds if began is None else (datetime.fromisoformat(at) - began).total_seconds()
+    calls = max(known.calls, step.attempts)
+    return StepPicture(**{**dict(known), **now, "seconds": max(0.0, seconds), "calls": calls})
 
 
 def spoken(line: str) -> str:
