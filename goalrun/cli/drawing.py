@@ -17,7 +17,7 @@ from goalrun.core.model import CheckResult, Tamper, TurnRecord
 from goalrun.core.picture import Picture
 from goalrun.core.value import Json
 
-MAX_TAMPERS, MAX_TOLD, MAX_TURNS, MAX_CHECKS = 5, 6, 10, 12
+MAX_TAMPERS, MAX_TOLD, MAX_TURNS, MAX_CHECKS, MAX_WORKER = 5, 6, 10, 12, 12
 STAGES = {
     "queue": "waiting for the workspace",
     "preparing": "preparing",
@@ -63,16 +63,17 @@ def goal_lines(view: View) -> list[Text]:
     picture = view.picture
     top = [*_head(view), Text()]
     bottom = [Text(), _budget(view)]
+    busy = picture.stage == "worker"
     parts = [
-        Part(_tampering(picture), MAX_TAMPERS),
-        Part(_checks(view)[:MAX_CHECKS], 4 if picture.stage != "worker" else 2),
+        Part(_tampering(picture), 2),
         Part(_flow(view), 6),
+        Part(_worker(view)[-MAX_WORKER:], 3, last=True),
+        Part(_checks(view)[:MAX_CHECKS], 2 if busy else 4),
         Part(_told(picture), 2),
-        Part(_turns(picture)[-MAX_TURNS:], 4, last=True),
-        Part(_worker(view), 3, last=True),
+        Part(_turns(picture)[-MAX_TURNS:], 3, last=True),
     ]
     shown = _fitted(parts, view.height - len(top) - len(bottom) - 1)
-    tampering, checks, steps, told, turns, worker = shown
+    tampering, steps, worker, checks, told, turns = shown
     groups = [group for group in (turns, [_stage(view), *steps, *worker], [*checks, *tampering], told) if group]
     middle = _spaced(groups, view.height - len(top) - len(bottom))
     return [_cut(line, view.width) for line in (*top, *middle, *bottom)][: view.height]

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from goalrun.adapters.clones import head_of
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import replay
+from goalrun.adapters.notify import ASKED_FOR, on_terminal
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
@@ -24,7 +26,7 @@ from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
-from goalrun.core.model import EXIT_CODES, State
+from goalrun.core.model import EXIT_CODES, GoalState, State
 from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import (
     EnvironmentFailure,
@@ -277,6 +279,7 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
                 hint=how.hint,
             ),
         )
+    _ring(state)
     if state.spec.alone:
         from goalrun.cli.wrapping import print_flow
 
@@ -284,6 +287,12 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
     else:
         _print_result(session.home.folder(goal), as_json=how.as_json)
     return EXIT_CODES[state.status]
+
+
+def _ring(state: GoalState) -> None:
+    if state.spec.notify.terminal and state.status not in ASKED_FOR and sys.stderr.isatty():
+        with suppress(OSError):
+            sys.stderr.write(on_terminal(state))
 
 
 def _print_result(folder: Path, *, as_json: bool) -> None:

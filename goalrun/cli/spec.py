@@ -98,6 +98,7 @@ def make_spec(
             force=force,
             worker_isolation=settings.worker_isolation,
             hooks={name: command for name, command in settings.hooks.model_dump().items() if command},
+            notify=settings.notify,
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
