@@ -17,7 +17,7 @@ from goalrun.core.model import CheckResult, Tamper, TurnRecord
 from goalrun.core.picture import Picture
 from goalrun.core.value import Json
 
-MAX_TAMPERS, MAX_TOLD, MAX_TURNS, MAX_CHECKS, MAX_WORKER = 5, 6, 10, 12, 12
+MAX_TAMPERS = 20
 STAGES = {
     "queue": "waiting for the workspace",
     "preparing": "preparing",
@@ -51,10 +51,17 @@ class View(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some lines that belong together: at least so many are shown, and of more the first or the last."""
+    """Some lines that belong together.
+
+    Attributes:
+        least: so many are shown before any other part has more than its own least.
+        most: so many before what is left is given away.
+        last: of more lines than fit, the last ones.
+    """
 
     lines: Sequence[Text]
     least: int
+    most: int
     last: bool = False
 
 
@@ -65,12 +72,12 @@ def goal_lines(view: View) -> list[Text]:
     bottom = [Text(), _budget(view)]
     busy = picture.stage == "worker"
     parts = [
-        Part(_tampering(picture), 2),
-        Part(_flow(view), 6),
-        Part(_worker(view)[-MAX_WORKER:], 3, last=True),
-        Part(_checks(view)[:MAX_CHECKS], 2 if busy else 4),
-        Part(_told(picture), 2),
-        Part(_turns(picture)[-MAX_TURNS:], 3, last=True),
+        Part(_tampering(picture), 2, 5),
+        Part(_flow(view), 6, 99),
+        Part(_worker(view), 3, 8, last=True),
+        Part(_checks(view), 2 if busy else 4, 12),
+        Part(_told(picture), 2, 6),
+        Part(_turns(picture), 3, 99, last=True),
     ]
     shown = _fitted(parts, view.height - len(top) - len(bottom) - 1)
     tampering, steps, worker, checks, told, turns = shown
@@ -98,11 +105,11 @@ def _cut(line: Text, width: int) -> Text:
 
 
 def _fitted(parts: Sequence[Part], room: int) -> list[list[Text]]:
-    """The lines of each part that there is room for: the least of each, the first parts first, then the rest."""
+    """The lines of each part that there is room for: the least of each, the first parts first; then more of each."""
     sizes = [0] * len(parts)
-    for wanted in ([min(part.least, len(part.lines)) for part in parts], [len(part.lines) for part in parts]):
-        for place, size in enumerate(wanted):
-            more = max(0, min(size - sizes[place], room))
+    for wanted in ([part.least for part in parts], [part.most for part in parts], [room for _ in parts]):
+        for place, most in enumerate(wanted):
+            more = max(0, min(most - sizes[place], len(parts[place].lines) - sizes[place], room))
             sizes[place] += more
             room -= more
     return [
@@ -240,10 +247,7 @@ def _told(picture: Picture) -> list[Text]:
     lines = [joined((picture.told, "yellow"))] if picture.told else []
     hints = [joined(("hint      ", GOOD), one_line(hint)) for hint in state.hints]
     said = [line for line in state.feedback.splitlines() if line.strip()] if picture.stage == "worker" else []
-    told = [
-        joined(("feedback  " if not n else " " * 10, GOOD), (one_line(line), OFF))
-        for n, line in enumerate(said[:MAX_TOLD])
-    ]
+    told = [joined(("feedback  " if not n else " " * 10, GOOD), (one_line(line), OFF)) for n, line in enumerate(said)]
     return [*lines, *hints, *told]
 
 

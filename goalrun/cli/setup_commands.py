@@ -14,17 +14,17 @@ app.add_typer(agents, name="agents")
 @app.command()
 def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> int:
     """Propose checks for this project; write goalrun.toml."""
-    from goalrun.cli import setup
+    from goalrun.cli import init as conversation
 
-    return setup.init(yes=yes)
+    return conversation.init(yes=yes)
 
 
 @app.command()
 def doctor(as_json: options.AsJson = False) -> int:
     """What works here, and what to do about the rest."""
-    from goalrun.cli import setup
+    from goalrun.cli import doctor as examination
 
-    return setup.doctor(as_json=as_json)
+    return examination.doctor(as_json=as_json)
 
 
 @agents.callback(invoke_without_command=True)
