@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from goalrun.cli import options
+from goalrun.cli import completion, options
 
 if TYPE_CHECKING:
     from goalrun.cli.live import Loudness
@@ -44,13 +44,20 @@ def start(
     worker: Annotated[
         list[str] | None,
         typer.Option(
-            "-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it; see --strategy."
+            "-w",
+            "--worker",
+            metavar="NAME[,NAME]",
+            help="An agent, and those that stand in for it; see --strategy.",
+            autocompletion=completion.workers,
         ),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
-            "--strategy", metavar="compete|synthesize", help="How several -w do it: the checks pick one, or one merges."
+            "--strategy",
+            metavar="compete|synthesize",
+            help="How several -w do it: the checks pick one, or one merges.",
+            autocompletion=completion.among("compete", "synthesize"),
         ),
     ] = None,
     worker_cmd: Annotated[
@@ -69,7 +76,11 @@ def start(
     judge: Annotated[
         list[str] | None,
         typer.Option(
-            "-j", "--judge", metavar="NAME", help="An agent, PROVIDER:MODEL, or none; all that are given have to agree."
+            "-j",
+            "--judge",
+            metavar="NAME",
+            help="An agent, PROVIDER:MODEL, or none; all that are given have to agree.",
+            autocompletion=completion.judges,
         ),
     ] = None,
     judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
@@ -80,12 +91,20 @@ def start(
     verify_in: Annotated[
         str | None,
         typer.Option(
-            "--verify-in", metavar="worktree|live", help="live: check the workspace itself; such passes are weak."
+            "--verify-in",
+            metavar="worktree|live",
+            help="live: check the workspace itself; such passes are weak.",
+            autocompletion=completion.among("worktree", "live"),
         ),
     ] = None,
     protected_edits: Annotated[
         str | None,
-        typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
+        typer.Option(
+            "--protected-edits",
+            metavar="reject|restore",
+            help="restore: undo them after the turn.",
+            autocompletion=completion.among("reject", "restore"),
+        ),
     ] = None,
     deps: options.Deps = None,
     prepare: options.Prepare = None,
@@ -97,7 +116,10 @@ def start(
     worker_isolation: Annotated[
         str | None,
         typer.Option(
-            "--worker-isolation", metavar="auto|off", help="auto: hide goalrun's state and processes from it."
+            "--worker-isolation",
+            metavar="auto|off",
+            help="auto: hide goalrun's state and processes from it.",
+            autocompletion=completion.among("auto", "off"),
         ),
     ] = None,
     max_turns: options.MaxTurns = None,
@@ -250,7 +272,13 @@ def stop(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
 
 @app.command()
 def hint(
-    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
+    goal: Annotated[
+        str,
+        typer.Argument(
+            help="An id or a unique prefix; may be left out.",
+            autocompletion=completion.goals,
+        ),
+    ],
     text: Annotated[str, typer.Argument(help="What the next turn should know.")] = "",
 ) -> int:
     """Tell the next turn something."""
@@ -325,7 +353,15 @@ def watch(
 @app.command()
 def diff(
     goal: options.Goal = "",
-    turn: Annotated[str | None, typer.Option("--turn", metavar="N|best", help="Only this turn's changes.")] = None,
+    turn: Annotated[
+        str | None,
+        typer.Option(
+            "--turn",
+            metavar="N|best",
+            help="Only this turn's changes.",
+            autocompletion=completion.among("best"),
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> int:
     """What a goal, or one of its turns, changed."""
@@ -337,7 +373,15 @@ def diff(
 @app.command()
 def restore(
     goal: options.Goal = "",
-    turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",
+    turn: Annotated[
+        str,
+        typer.Option(
+            "--turn",
+            metavar="N|best",
+            help="Which turn's files; 0 is the base.",
+            autocompletion=completion.among("best", "0"),
+        ),
+    ] = "",
     as_json: options.AsJson = False,
 ) -> int:
     """Put a turn's files into the workspace."""

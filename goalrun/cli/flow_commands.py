@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
-from goalrun.cli import commands, options
+from goalrun.cli import commands, completion, options
 
 flow = typer.Typer(help="Workflows: steps that are agents, commands, people, and each other.")
 commands.app.add_typer(flow, name="flow")
 
-Name = Annotated[str, typer.Argument(metavar="FLOW", help="A name, or a file (.toml, .json).")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="FLOW",
+        help="A name, or a file (.toml, .json).",
+        autocompletion=completion.flows,
+    ),
+]
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments; text alone is the first one.")
 ]
@@ -22,7 +29,14 @@ def run(
     name: Name,
     words: Words = None,
     worker: Annotated[
-        str | None, typer.Option("-w", "--worker", metavar="NAME", help="The agent of steps that name none.")
+        str | None,
+        typer.Option(
+            "-w",
+            "--worker",
+            metavar="NAME",
+            help="The agent of steps that name none.",
+            autocompletion=completion.workers,
+        ),
     ] = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
@@ -119,8 +133,21 @@ commands.app.command()(wrap)
 
 @commands.app.command()
 def answer(
-    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
-    text: Annotated[str, typer.Argument(metavar="yes|no|TEXT", help="no: REASON says why.")] = "",
+    goal: Annotated[
+        str,
+        typer.Argument(
+            help="An id or a unique prefix; may be left out.",
+            autocompletion=completion.goals,
+        ),
+    ],
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="yes|no|TEXT",
+            help="no: REASON says why.",
+            autocompletion=completion.among("yes", "no"),
+        ),
+    ] = "",
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
