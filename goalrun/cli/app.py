@@ -58,9 +58,10 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     from typer.exceptions import TyperException
 
     # Each of them adds its commands to the same app.
-    from goalrun.cli import flow_commands, setup_commands  # noqa: F401
+    from goalrun.cli import examples, flow_commands, setup_commands  # noqa: F401
     from goalrun.cli.commands import app
 
+    examples.attach(app)
     try:
         return app(standalone_mode=False) or 0
     except TyperException as failure:
