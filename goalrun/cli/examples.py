@@ -3,6 +3,7 @@
 import typer
 
 EXAMPLES = {
+    "": ("goalrun demo", 'goalrun start "make tests pass"', "goalrun watch"),
     "start": (
         'goalrun start "make tests pass"',
         'goalrun start "add a --json option" -w claude -c "pytest -q" -c "ruff check" --max-usd 5 --detach',
@@ -40,6 +41,8 @@ EXAMPLES = {
 
 def attach(app: typer.Typer, above: str = "") -> None:
     """Give every command that has examples an end of its help that shows them."""
+    if not above:
+        app.info.epilog = told("")
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "")
         command.epilog = told(f"{above}{name}")
