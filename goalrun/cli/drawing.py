@@ -244,7 +244,7 @@ def _tampering(picture: Picture) -> list[Text]:
 def _told(picture: Picture) -> list[Text]:
     """What happened beside the turns, and what the worker was told."""
     state = picture.state
-    lines = [joined((picture.told, "yellow"))] if picture.told else []
+    lines = [joined((one_line(picture.told), "yellow"))] if picture.told else []
     hints = [joined(("hint      ", GOOD), one_line(hint)) for hint in state.hints]
     said = [line for line in state.feedback.splitlines() if line.strip()] if picture.stage == "worker" else []
     told = [joined(("feedback  " if not n else " " * 10, GOOD), (one_line(line), OFF)) for n, line in enumerate(said)]
