@@ -86,23 +86,25 @@ def _checks(proposed: list[str], more: dict[str, str]) -> list[str]:
     if not found:
         typer.echo("  nothing here says how it is tested", err=True)
     what = "which (numbers, or a command)" if found else "check (a command)"
-    while True:
-        answer = typer.prompt(what, default="1" if found else None, err=True).strip()
-        chosen = _chosen(answer, list(found))
-        if chosen:
-            break
-        typer.echo(f"  {one_line(answer, 60)} is none of them", err=True)
-    while answer := typer.prompt("another (empty to go on)", default="", show_default=False, err=True).strip():
-        chosen += _chosen(answer, list(found)) or [answer]
+    default = "1" if found else None
+    chosen: list[str] = []
+    while answer := str(typer.prompt(what, default=default, show_default=not chosen, err=True)).strip():
+        meant = _chosen(answer, list(found))
+        if not meant:
+            typer.echo(f"  {one_line(answer, 60)} is none of them", err=True)
+            continue
+        chosen += meant
+        what, default = "another (empty to go on)", ""
     return list(dict.fromkeys(chosen))
 
 
 def _chosen(answer: str, found: list[str]) -> list[str]:
-    """The checks that an answer means: numbers of those that were found, or a command."""
+    """The checks that an answer means: numbers of those that were found, or a command; none for a wrong number."""
     if not NUMBERS.fullmatch(answer):
-        return [answer] if answer else []
+        return [answer]
     numbers = [int(text) for text in re.split(r"[\s,]+", answer)]
-    return [found[number - 1] for number in numbers if 1 <= number <= len(found)]
+    known = all(1 <= number <= len(found) for number in numbers)
+    return [found[number - 1] for number in numbers] if known else []
 
 
 def _worker(known: Mapping[str, AgentSettings]) -> dict[str, str]:

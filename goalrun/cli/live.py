@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from goalrun.adapters.home import Home
     from goalrun.cli.screen import Screen
 
-Loudness = Literal["quiet", "normal", "verbose"]
+Loudness = Literal["quiet", "normal", "lines", "verbose"]
+"""``normal`` is a live view where that can be."""
 KEPT_LINES = 30
 """Lines of the last turn that stay when the view closes."""
 
