@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
+from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.glimpse import Glimpse
 from goalrun.cli.drawing_steps import step_lines
 from goalrun.cli.strokes import BAD, BUSY, GOOD, OFF, bar, clock, icon, joined, state_style
@@ -18,6 +19,7 @@ from goalrun.core.picture import Picture
 from goalrun.core.value import Json
 
 MAX_TAMPERS = 20
+MAX_TURNS = 100
 STAGES = {
     "queue": "waiting for the workspace",
     "preparing": "preparing",
@@ -121,7 +123,7 @@ def _fitted(parts: Sequence[Part], room: int) -> list[list[Text]]:
 def _head(view: View) -> list[Text]:
     spec = view.picture.state.spec
     state = view.picture.state.status.value
-    who = ", else ".join(agent.name for agent in spec.worker.chain)
+    who = spec.flow.flow.name if spec.flow is not None else ", else ".join(agent.name for agent in spec.worker.chain)
     judges = " and ".join(judge.name for judge in spec.judges) or "none"
     about = [one_line(spec.workspace, 200), f"worker {one_line(who, 60)}"]
     about += [] if spec.alone else [f"judge {one_line(judges, 60)}"]
@@ -138,8 +140,10 @@ def _stage(view: View) -> Text:
         return joined((f"{state.status.value}", state_style(state.status.value)), f": {one_line(state.detail)}")
     limit = state.spec.limits.max_turns
     turn = "" if not picture.turn or state.spec.alone else f"turn {picture.turn} of {limit} · "
-    again = f", attempt {state.open.attempt}" if state.open is not None and state.open.attempt > 1 else ""
-    what = STAGES[picture.stage] + (again if picture.stage == "worker" else "")
+    what = STAGES[picture.stage]
+    if picture.stage == "worker" and state.open is not None:
+        who = "" if state.open.agent in {"", PLAIN_COMMAND} else f" {one_line(state.open.agent, 40)}"
+        what += who + (f", attempt {state.open.attempt}" if state.open.attempt > 1 else "")
     what += f" ({view.glimpse.busy})" if picture.stage in {"base", "checks"} and view.glimpse.busy else ""
     note = f"  {one_line(view.note, 200)}" if view.note else ""
     elapsed = clock(_since(picture.since, view.now))
@@ -156,7 +160,7 @@ def _turns(picture: Picture) -> list[Text]:
     if state.base_verification is not None:
         passed = sum(check.outcome == "pass" for check in state.base_verification.checks)
         lines.append(joined("   base  ", (f"{passed} of {len(state.base_verification.checks)} checks pass", "dim")))
-    return lines + [_turn(record) for record in state.turns]
+    return lines + [_turn(record) for record in state.turns[-MAX_TURNS:]]
 
 
 def _turn(record: TurnRecord) -> Text:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from rich.text import Text
 
+from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.cli.strokes import BAD, OFF, clock, icon, joined
 from goalrun.core.evidence import one_line
 from goalrun.core.flow.model import Flow
@@ -48,7 +49,10 @@ def _step(rail: str, name: str, step: StepPicture | None, now: datetime, tries: 
         return joined((before, OFF), icon("todo") if dot else "", (f"{behind} {one_line(name, 80)}", OFF))
     going = step.status == "running"
     took = (now - datetime.fromisoformat(step.began)).total_seconds() if going and step.began else step.seconds
-    facts = [clock(max(0.0, took)), *_facts(step, tries)]
+    agent = step.model or step.agent
+    # Those of an item are its own; a member is often called as its agent is.
+    who = [one_line(agent, 40)] if agent not in {"", PLAIN_COMMAND, name} and tries == "tries" else []
+    facts = [clock(max(0.0, took)), *who, *_facts(step, tries)]
     return joined(
         (before, OFF),
         icon("reused" if step.cached else step.status),
@@ -64,8 +68,6 @@ def _facts(step: StepPicture, tries: str) -> Iterator[str]:
         yield "reused"
     elif step.calls > 1:
         yield f"{step.calls} {tries}"
-    if step.agent and step.agent != "command":
-        yield one_line(step.model or step.agent, 40)
     if step.usage is not None and step.usage.total_tokens:
         yield f"{step.usage.total_tokens:,} tokens"
     if step.usage is not None and step.usage.usd:
