@@ -1,9 +1,10 @@
 """What a run shows of itself: a live view on a terminal, lines elsewhere.
 
-The view draws in a thread of its own: a terminal that takes nothing (Ctrl-S) stops the drawing and not the goal, and a
-bug in the drawing ends the drawing. The goal's own thread only folds each record into a picture.
+The view folds and draws in a thread of its own: a terminal that takes nothing (Ctrl-S) stops the drawing and not the
+goal, and a bug in it ends the drawing alone. The goal's own thread only hands over each record.
 """
 
+import queue
 import sys
 import threading
 from collections import deque
@@ -56,6 +57,7 @@ class LiveView:
     def __init__(self, home: "Home", goal: str) -> None:
         self._home = home
         self._goal = goal
+        self._news: queue.SimpleQueue[tuple[Record, GoalState]] = queue.SimpleQueue()
         self._picture: Picture | None = None
         self._note = ""
         self._kept: deque[str] = deque(maxlen=KEPT_LINES)
@@ -81,13 +83,14 @@ class LiveView:
 
     def show(self, record: Record, state: GoalState) -> None:
         """One record; see ``core.ports.Reporter``."""
-        self._picture = seen(self._picture, record, state)
+        if self._left:
+            self._lines.show(record, state)
+            return
+        self._news.put((record, state))
         self._note = ""
         if isinstance(record.event, TurnStarted):
             self._kept.clear()
         self._kept.extend(lines(record, state, sys.stderr))
-        if self._left:
-            self._lines.show(record, state)
 
     def tell(self, text: str) -> None:
         """One line beside the records."""
@@ -114,6 +117,8 @@ class LiveView:
 
         shown = GoalScreen(self._home, screen)
         while not self._over.is_set():
+            while not self._news.empty():
+                self._picture = seen(self._picture, *self._news.get())
             shown.draw(self._goal, self._picture, self._note, utc_now())
             if any(shown.press(key, self._goal) == "leave" for key in screen.keys(TICK_SECONDS)):
                 return True

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from goalrun.adapters.clock import TICK_SECONDS, utc_now
 from goalrun.adapters.home import Home
+from goalrun.adapters.views import OWNER
 from goalrun.cli.drawing import list_lines
 from goalrun.cli.goal_screen import GoalScreen
 from goalrun.cli.keys import HELP_LIST
@@ -17,6 +18,8 @@ from goalrun.core.evidence import count
 
 LIST_SECONDS = 1.0
 """How often the list of all goals is read anew."""
+MOST_LOOKED_AT = 2_000
+"""Goals, the newest, among which running ones are looked for."""
 FIRST = ("running", "waiting", "rate_limited")
 """States that are listed before all others."""
 
@@ -73,7 +76,11 @@ class Lookout:
                 chosen += {"up": -1, "down": 1}.get(wish, 0)
 
     def _results(self, most: int) -> list[dict[str, Any]]:
-        found = list(self._home.results(self._home.ids()[: max(1, most)], turns=False))
+        """The goals that fit: those that a process runs first, however old, then the newest."""
+        known = self._home.ids()[:MOST_LOOKED_AT]
+        taken = [goal for goal in known if (self._home.folder(goal) / OWNER).exists()]
+        shown = list(dict.fromkeys([*taken, *known[:most]]))[: max(1, most)]
+        found = list(self._home.results(shown, turns=False))
         return sorted(found, key=lambda result: result["state"] not in FIRST)
 
 
