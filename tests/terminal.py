@@ -58,8 +58,10 @@ class Terminal:
 
     def code(self) -> int:
         """The exit code, once the program has ended."""
-        wait_until(lambda: self.tmux("display-message", "-p", "#{pane_dead}").strip() == "1", "the end in the terminal")
-        return int(self.tmux("display-message", "-p", "#{pane_dead_status}"))
+        # A pane is dead a moment before tmux knows how its program ended.
+        status = "#{pane_dead_status}"
+        wait_until(lambda: self.tmux("display-message", "-p", status).strip(), "the end in the terminal")
+        return int(self.tmux("display-message", "-p", status))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from goalrun.core.value import Json
 
 MAX_TAMPERS = 20
 MAX_TURNS = 100
+WIDE = 100
 STAGES = {
     "queue": "waiting for the workspace",
     "preparing": "preparing",
@@ -269,11 +270,12 @@ def _budget(view: View) -> Text:
 
 
 def list_lines(results: Sequence[dict[str, Json]], chosen: int, width: int) -> list[Text]:
-    """Several goals, a line each, with what is chosen marked."""
-    return [_cut(_listed(result, on=place == chosen), width) for place, result in enumerate(results)]
+    """Several goals, a line each, with what is chosen marked; ids where there is room for them."""
+    wide = width >= WIDE
+    return [_cut(_listed(result, on=place == chosen, wide=wide), width) for place, result in enumerate(results)]
 
 
-def _listed(result: dict[str, Json], *, on: bool) -> Text:
+def _listed(result: dict[str, Json], *, on: bool, wide: bool) -> Text:
     state = str(result["state"])
     mark = ("▶ " if on else "  ", BUSY)
     if result.get("unreadable"):
@@ -289,6 +291,6 @@ def _listed(result: dict[str, Json], *, on: bool) -> Text:
         mark,
         (f"{state:<15}", state_style(state)),
         f" {turns:>7} {took:>8} {usd:>9}  ",
-        (f"{result['id']}  ", "dim"),
+        (f"{result['id']}  " if wide else "", OFF),
         (one_line(str(result["objective"]), 200), "bold" if on else ""),
     )

@@ -30,7 +30,7 @@ class GoalScreen:
         """Show one goal as it is now; None is one of which nothing is known yet."""
         width, height = self.screen.size()
         if picture is None:
-            self.paint([Text(goal, style="bold"), Text(one_line(note))], HELP)
+            self.paint([Text(goal, style="bold"), Text(one_line(note) or "starting …")], HELP)
             return
         turn = self._home.folder(goal) / "turns" / picture.label
         found = glimpse(turn, height) if picture.stage != "ended" else Glimpse()

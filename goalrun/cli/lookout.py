@@ -85,6 +85,7 @@ class Lookout:
 
 
 def _drawn(results: list[dict[str, Any]], chosen: int, width: int) -> list[Text]:
-    going = count(sum(result["state"] == "running" for result in results), "goal")
+    going = f"{count(sum(result['state'] == 'running' for result in results), 'goal')} running"
+    about = f"   {results[chosen]['id']}" if results else ""
     none = [] if results else [Text('no goals yet; goalrun start "make tests pass"')]
-    return [Text(f"{going} running", style="bold"), Text(), *list_lines(results, chosen, width), *none]
+    return [Text.assemble((going, "bold"), (about, "dim")), Text(), *list_lines(results, chosen, width), *none]

@@ -129,8 +129,9 @@ def test_a_list_names_what_is_chosen_and_what_cannot_be_read() -> None:
     bad: dict[str, Json] = {"id": "g-2", "state": "error", "detail": NASTY, "unreadable": True}
     lines = [line.plain for line in list_lines([good, bad], 1, 60)]
     assert all(cell_len(line) <= 60 and line.isprintable() for line in lines)
-    assert lines[0].startswith("  running             1/3       5s  0.25 USD  g-1")
+    assert lines[0].startswith("  running             1/3       5s  0.25 USD  日本語")
     assert lines[1].startswith("▶ g-2  unreadable")
+    assert "  g-1  日本語" in list_lines([good, bad], 1, 100)[0].plain
 
 
 def test_every_icon_has_a_plain_one() -> None:

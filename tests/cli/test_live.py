@@ -132,7 +132,7 @@ def test_watch_shows_a_detached_goal_and_the_list_of_all(program: Program, tmp_p
         shown.press("q")
         assert shown.code() == 0
     with terminal(program, tmp_path / "t", "watch", "--all") as shown:
-        shown.wait("2 goals running", first, "▶ running            0/20")
+        shown.wait("2 goals running", second, "▶ running            0/20")
         shown.press("Enter")
         shown.wait(second, "turn 1 of 20", "p pause   s stop")
         shown.press("q")
