@@ -1,4 +1,4 @@
-"""A picture of a goal as lines for a terminal: as many as fit, the most telling kept (home of rich's texts).
+"""A picture of a goal as lines for a terminal: as many as fit, the most telling kept.
 
 Whatever a worker, a check or a judge said goes through ``one_line`` first, and becomes text, never markup.
 """
