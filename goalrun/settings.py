@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
-from goalrun.core.spec import Limits
+from goalrun.core.spec import Limits, NotifySpec
 from goalrun.core.value import Text, Value, seconds
 from goalrun.errors import SettingsError
 
@@ -160,6 +160,7 @@ class Settings(Value):
     verification: VerificationSettings = VerificationSettings()
     agents: Mapping[str, AgentSettings] = {}
     hooks: HookSettings = HookSettings()
+    notify: NotifySpec = NotifySpec()
 
 
 class Loaded(NamedTuple):

@@ -58,14 +58,15 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     from typer.exceptions import TyperException
 
     # Each of them adds its commands to the same app.
-    from goalrun.cli import flow_commands, setup_commands  # noqa: F401
+    from goalrun.cli import examples, flow_commands, setup_commands  # noqa: F401
     from goalrun.cli.commands import app
 
+    examples.attach(app)
     try:
         return app(standalone_mode=False) or 0
     except TyperException as failure:
         say = getattr(failure, "format_message", None)
-        return _complain(say() if callable(say) else str(failure), "goalrun --help", USAGE)
+        return _complain(say() if callable(say) else str(failure), _help_for(failure), USAGE)
     except typer.Abort:
         return INTERRUPTED
     except GoalrunError as failure:
@@ -81,6 +82,16 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
         return _complain(str(problem), problem.hint, problem.exit_code)
     except Exception as failure:  # noqa: BLE001 - the one boundary: a bug is told, logged, and never a traceback
         return _complain(*_bug(failure), BUG)
+
+
+def _help_for(failure: Exception) -> str:
+    """The command whose help says more."""
+    names: list[str] = []
+    context = getattr(failure, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["goalrun", *names, "--help"])
 
 
 def _complain(message: str, hint: str, code: int) -> int:

@@ -73,7 +73,7 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
             raise SpecError(f"goal {goal} is {state.status.value}; there is nothing to resume", hint="start a new goal")
         with control.signals("leave" if how.detached else "pause"):
             spec = state.spec
-            with hooked(how.reporter, folder, Path(spec.workspace), spec.hooks, session.environment) as reporter:
+            with hooked(how.reporter, folder, spec, session.environment) as reporter:
                 state = _hold_and_run(session, folder, state, control, how._replace(reporter=reporter))
         if state.spec.origin:
             how.tell(hand_over(folder, state))
