@@ -1,0 +1,86 @@
+"""Bars per turn, as numbers for an SVG."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from goalrun.pages.model import Turn
+
+WIDTH, HEIGHT, LEFT, FOOT = 720.0, 180.0, 56.0, 22.0
+WIDEST_BAR = 48.0
+
+
+class Bar(NamedTuple):
+    """A rectangle; ``kind`` is ``good``, ``bad``, ``alarm`` or ``plain``, ``tip`` what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    tip: str
+
+
+class Plot(NamedTuple):
+    """A plot: ``about`` in one sentence, ``marks`` on the left as (y, text), ``feet`` below as (x, text)."""
+
+    title: str
+    about: str
+    bars: tuple[Bar, ...]
+    marks: tuple[tuple[float, str], ...]
+    feet: tuple[tuple[float, str], ...]
+
+
+def plots(turns: Sequence[Turn]) -> tuple[Plot, ...]:
+    """What was passed, and what was spent, turn by turn."""
+    return (_passed(turns), _spent(turns)) if turns else ()
+
+
+def _passed(turns: Sequence[Turn]) -> Plot:
+    counted = any(turn.tests for turn in turns)
+    noun = "Tests" if counted else "Checks"
+    rows = []
+    for turn in turns:
+        good, bad = (turn.tests if counted else turn.checks) or (0, 0)
+        tip = f"turn {turn.number}: {good} passed, {bad} failed" + ("; tampered" if turn.touched else "")
+        rows.append([(good, "alarm" if turn.touched else "good", tip), (bad, "bad", tip)])
+    last = rows[-1][0][0], rows[-1][1][0]
+    about = f"{noun} that passed and failed after each turn; last: {last[0]} passed, {last[1]} failed."
+    return _plot(f"{noun} passed per turn", about, turns, rows)
+
+
+def _spent(turns: Sequence[Turn]) -> Plot:
+    usd = [turn.usage.usd if turn.usage is not None else None for turn in turns]
+    tokens = [turn.usage.total_tokens if turn.usage is not None else None for turn in turns]
+    seconds = [turn.worker.seconds if turn.worker is not None else None for turn in turns]
+    found = ((usd, "Spend", "USD"), (tokens, "Spend", "tokens"), (seconds, "Worker's time", "seconds"))
+    values, noun, unit = next(each for each in found if any(each[0]) or each[0] is seconds)
+    rows = [
+        [(value or 0.0, "plain", f"turn {turn.number}: " + (f"{value:g} {unit}" if value is not None else "unknown"))]
+        for turn, value in zip(turns, values, strict=True)
+    ]
+    unknown = sum(value is None for value in values)
+    about = f"{noun} of each turn in {unit}; {sum(value or 0.0 for value in values):g} in all"
+    return _plot(f"{noun} per turn ({unit})", about + (f", unknown for {unknown} turns." if unknown else "."), turns, rows)
+
+
+def _plot(
+    title: str, about: str, turns: Sequence[Turn], rows: Sequence[Sequence[tuple[float, str, str]]]
+) -> Plot:
+    """Stacked bars; each row is one turn's, from the bottom up."""
+    most = max((sum(value for value, _, _ in row) for row in rows), default=0.0) or 1.0
+    floor = HEIGHT - FOOT
+    room = (floor - 8) / most
+    slot = (WIDTH - LEFT) / max(len(rows), 6)
+    width = min(WIDEST_BAR, slot * 0.8)
+    bars = []
+    for number, row in enumerate(rows):
+        x, y = LEFT + slot * number + (slot - width) / 2, floor
+        for value, kind, tip in row:
+            height = value * room
+            y -= height
+            if height > 0:
+                bars.append(Bar(round(x, 2), round(y, 2), round(width, 2), round(height, 2), kind, tip))
+    marks = tuple((round(floor - value * room, 2), f"{value:g}") for value in (0.0, most / 2, most))
+    each = max(1, -(-len(turns) // 12))
+    feet = tuple((round(LEFT + slot * (n + 0.5), 2), str(turns[n].number)) for n in range(0, len(turns), each))
+    return Plot(title, about, tuple(bars), marks, feet)
