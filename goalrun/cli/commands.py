@@ -304,6 +304,19 @@ def diff(
 
 
 @app.command()
+def report(
+    goal: options.Goal = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to (GOAL.html, in this folder).")
+    ] = None,
+) -> int:
+    """Write all about a goal as one HTML file; print its path."""
+    from goalrun.cli import report as body
+
+    return body.report(goal, output)
+
+
+@app.command()
 def restore(
     goal: options.Goal = "",
     turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",

@@ -1,7 +1,7 @@
 """What pages are made of. All texts are as they came: what renders them makes them harmless."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from goalrun.core.model import GoalState, Judgement, Snapshot, StepRecord, Usage, VerificationReport, WorkerReport
 
@@ -104,3 +104,37 @@ class Story(NamedTuple):
     turns: tuple[Turn, ...]
     before: tuple[Note, ...]
     after: tuple[Note, ...]
+
+
+class TurnPage(NamedTuple):
+    """A turn with what was read of it."""
+
+    turn: Turn
+    parts: tuple[Part, ...]
+    patch: Patch
+
+
+class GoalPage(NamedTuple):
+    """All that a goal's page shows.
+
+    Attributes:
+        result: the goal's result as JSON, without its turns.
+        folder: the goal's, with all files whole.
+        total: what changed since the base.
+        graph: of a flow: its drawing.
+    """
+
+    result: Mapping[str, Any]
+    story: Story
+    folder: str
+    turns: tuple[TurnPage, ...]
+    total: Patch
+    graph: str = ""
+
+
+class Actions(NamedTuple):
+    """What a live page lets people do: the token that forms carry, what may be done, what was done last."""
+
+    token: str
+    allowed: bool
+    said: str = ""
