@@ -61,7 +61,9 @@ class _Reader:
             about = _ABOUT.match(line)
             if about is not None:
                 said = about[1].decode("ascii").replace("old mode", "mode changed").replace("Binary files", "binary")
-                known = self._now.about if "new mode" in said or said in self._now.about else f"{self._now.about} {said}"
+                known = (
+                    self._now.about if "new mode" in said or said in self._now.about else f"{self._now.about} {said}"
+                )
                 self._now = self._now._replace(about=known.strip().replace(" file", ""))
         elif self._now is not None:
             self._content = True

@@ -1,5 +1,6 @@
 """`goalrun report`: a goal's records and files, gathered for its page, and the page as one file."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -87,7 +88,7 @@ def _changes(folder: Path, told: Story, most: int) -> tuple[Patch, list[Patch]]:
     trees = [state.base.tree]
     trees += [turn.snapshot.tree if turn.snapshot is not None else "" for turn in told.turns]
     # One that is under way has no snapshot yet: nothing is known of what it changed.
-    pairs = [(before, after or before) for before, after in zip(trees, trees[1:], strict=False)]
+    pairs = [(before, after or before) for before, after in itertools.pairwise(trees)]
     store = open_store(folder, state.spec)
     (total,) = patches(store, [(state.base.tree, state.last_snapshot.tree)], TOTAL_BYTES)
     return total, patches(store, pairs, most)

@@ -104,6 +104,8 @@ def asset(name: str) -> str:
 def _render(template: str, *, live: bool, **values: object) -> str:
     # Both are files of the package; they are no text from outside.
     style, mark = Markup(_style()), Markup(MARK)  # noqa: S704
-    return _environment().get_template(template).render(
-        **values, live=live, style=style, mark=mark, policy=policy(live=live)
+    return (
+        _environment()
+        .get_template(template)
+        .render(**values, live=live, style=style, mark=mark, policy=policy(live=live))
     )

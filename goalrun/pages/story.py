@@ -18,12 +18,13 @@ from goalrun.core.events import (
     TurnParked,
     TurnStarted,
 )
+from goalrun.core.evidence import count
 from goalrun.core.model import GoalState, TurnRecord
 from goalrun.core.replay import apply
 from goalrun.pages.model import Note, Story, Turn
 
-MAX_NOTES = 50
-"""Of one turn: a flow may tell of much."""
+MAX_NOTES, MAX_NAMED = 50, 10
+"""Notes of one turn, of which a flow may tell many; turns that are named in one line."""
 
 
 def story(records: Iterable[Record]) -> Story:
@@ -55,7 +56,7 @@ def story(records: Iterable[Record]) -> Story:
     return Story(state, tuple(turns), tuple(notes[0]), after)
 
 
-def _told(event: Event) -> Iterator[str]:  # noqa: C901, PLR0912 - one line per event
+def _told(event: Event) -> Iterator[str]:  # noqa: C901 - one line per event
     match event:
         case RunStarted():
             yield "a process took the goal up" + (", with other limits" if event.limits is not None else "")
@@ -147,9 +148,9 @@ def rests_on(story: Story) -> Iterator[tuple[str, str, str]]:
     judgement = last.judgement if last is not None else state.base_judgement
     place = f"turn {last.number}" if last is not None else "the base"
     for check in report.checks if report is not None else ():
-        count = f", {check.tests.passed} tests passed, {check.tests.failed} failed" if check.tests else ""
+        tests = f", {count(check.tests.passed, 'test')} passed, {check.tests.failed} failed" if check.tests else ""
         why = f": {check.reason}" if check.reason else ""
-        told = f"{check.outcome} on {place} ({check.grade}{count}){why}"
+        told = f"{check.outcome} on {place} ({check.grade}{tests}){why}"
         yield f"{'Hidden check' if check.hidden else 'Check'} {check.command}", told, _mark(check.outcome)
     if report is None:
         yield "Checks", "no verification yet", ""
@@ -183,7 +184,8 @@ def _baseline(state: GoalState) -> str:
     if report is None:
         return "the checks did not run on the base"
     counts = [check.tests for check in report.checks if check.tests is not None]
-    tests = f": {sum(c.passed for c in counts)} tests passed, {sum(c.failed for c in counts)} failed" if counts else ""
+    passed, failed = sum(each.passed for each in counts), sum(each.failed for each in counts)
+    tests = f": {count(passed, 'test')} passed, {failed} failed" if counts else ""
     kept = "" if state.spec.verification.baseline else "; no floor was kept (--no-baseline), so passes are weak"
     return f"{report.outcome} before turn 1{tests}{kept}"
 
@@ -192,6 +194,7 @@ def _tampering(turns: Sequence[Turn]) -> tuple[str, str]:
     found: Mapping[int, int] = {turn.number: len(turn.touched) for turn in turns if turn.touched}
     if not found:
         return "none was found in any turn", "good"
-    said = ", ".join(f"turn {number} ({count} paths)" for number, count in list(found.items())[:10])
-    more = f" and {len(found) - 10} more turns" if len(found) > 10 else ""  # noqa: PLR2004 - as many as are named
+    named = [f"turn {number} ({count(paths, 'path')})" for number, paths in found.items()]
+    more = f" and {count(len(named) - MAX_NAMED, 'more turn')}" if len(named) > MAX_NAMED else ""
+    said = ", ".join(named[:MAX_NAMED])
     return f"protected paths were edited in {said}{more}; the checks ran without those edits", "alarm"

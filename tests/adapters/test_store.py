@@ -684,4 +684,5 @@ def test_patches_of_many_pairs_keep_names_and_bounds(top: Path) -> None:
 def test_patches_say_that_the_store_cannot_be_read(top: Path) -> None:
     store, base = based(top)
     (found,) = patches(store, [(base.tree, "1" * 40)], 1000)
-    assert found.files == () and "git" in found.failure
+    assert found.files == ()
+    assert "git" in found.failure
