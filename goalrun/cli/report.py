@@ -9,7 +9,7 @@ from goalrun.adapters.files import read_bounded, write_whole
 from goalrun.adapters.home import Home
 from goalrun.adapters.journal import records
 from goalrun.adapters.patches import patches
-from goalrun.adapters.views import JOURNAL, REACHED, read_result
+from goalrun.adapters.views import JOURNAL, REACHED, broken, read_result
 from goalrun.cli.reading import find
 from goalrun.cli.render import note, out, seconds
 from goalrun.core.flow.outline import graph
@@ -63,7 +63,10 @@ def gathered(home: Home, goal: str, room: int = ROOM_BYTES) -> GoalPage:
     """
     folder = home.folder(goal)
     result = read_result(folder, turns=False)
-    told = story(records(folder / JOURNAL))
+    try:
+        told = story(records(folder / JOURNAL))
+    except ValueError as failure:
+        raise broken(folder / JOURNAL, failure) from failure
     most = max(LEAST_BYTES, min(MOST_BYTES, room // max(1, len(told.turns)) // TEXTS_OF_A_TURN))
     total, changes = _changes(folder, told, most)
     flow = told.state.spec.flow

@@ -71,8 +71,8 @@ def _spent(turns: Sequence[Turn]) -> Plot:
         for turn, value in zip(turns, values, strict=True)
     ]
     unknown = sum(value is None for value in values)
-    about = f"{_short(sum(value or 0.0 for value in values))} {unit} in all"
-    about += f", unknown for {count(unknown, 'turn')}." if unknown else "."
+    known = f"{_short(sum(value or 0.0 for value in values))} {unit}"
+    about = f"At least {known}: unknown for {count(unknown, 'turn')}." if unknown else f"{known} in all."
     return _plot(f"{noun} per turn", about, {"plain": unit}, rows)
 
 

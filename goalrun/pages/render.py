@@ -1,4 +1,4 @@
-"""Pages as HTML (home of Jinja). Whatever a template prints is made plain and escaped; no page of a goal holds script."""
+"""Pages as HTML (home of Jinja). Whatever a template prints is made plain and escaped; no page holds script."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -85,7 +85,7 @@ def _environment() -> Environment:
 
 
 def _harmless(value: object) -> object:
-    """Text without what a terminal or a reader would obey: control characters, marks that turn the direction of text."""
+    """Text without what a terminal or a reader obeys: control characters, marks that turn its direction."""
     return value if not isinstance(value, str) or isinstance(value, Markup) else plain(value)
 
 
