@@ -11,7 +11,7 @@ from hmac import compare_digest
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from goalrun.errors import SettingsError
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WebServer  # type: ignore[mutable-override]  # what WebServer makes of each connection
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "goalrun", ""
-    timeout: float | None = IDLE_SECONDS
+    timeout: ClassVar[float | None] = IDLE_SECONDS
 
     def do_GET(self) -> None:
         with suppress(ConnectionError, TimeoutError):
