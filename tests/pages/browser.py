@@ -15,7 +15,7 @@ INSIDE = """
 const found = [];
 for (const each of document.querySelectorAll("*"))
   for (const attribute of each.attributes)
-    if (attribute.name.startsWith("on") || attribute.name === "style" || /^\\s*(javascript|data:text)/i.test(attribute.value))
+    if (/^(on|style$)/.test(attribute.name) || /^\\s*(javascript|data:text)/i.test(attribute.value))
       found.push(each.outerHTML.slice(0, 200));
 return found;
 """
@@ -45,9 +45,18 @@ class Browser:
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def text(self, selector: str = "body") -> str:
-        """What people see of an element; folds are opened first."""
-        self.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-        return self.find(selector).text
+        """What people see of an element; folds are opened first. At once: a live page may be another one at any time."""
+        opened = "document.querySelectorAll('details').forEach(each => each.open = true)"
+        return str(self.run(f"{opened}; return document.querySelector({selector!r}).innerText"))
+
+    def texts(self, selector: str) -> list[str]:
+        """What people see of some elements."""
+        found = self.run(f"return [...document.querySelectorAll({selector!r})].map(each => each.innerText)")
+        return [str(each) for each in found]
+
+    def follow(self, selector: str) -> None:
+        """Follow a link."""
+        self.open(str(self.run(f"return document.querySelector({selector!r}).href")))
 
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)

@@ -9,10 +9,10 @@ from support import PYTHON, Program, script
 RUN = "window.owned=1;document.title='owned'"
 TRICKS = (
     f"<script>{RUN}</script>",
-    f"<img src=x onerror=\"{RUN}\">",
+    f'<img src=x onerror="{RUN}">',
     f"</title></style></textarea></pre></details><script>{RUN}</script>",
-    f"<svg/onload=\"{RUN}\"><math><a xlink:href=\"javascript:{RUN}\">x</a></math>",
-    f"<a href=\"javascript:{RUN}\">click</a><iframe srcdoc=\"<script>parent.{RUN}</script>\"></iframe>",
+    f'<svg/onload="{RUN}"><math><a xlink:href="javascript:{RUN}">x</a></math>',
+    f'<a href="javascript:{RUN}">click</a><iframe srcdoc="<script>parent.{RUN}</script>"></iframe>',
     f"' onmouseover='{RUN}' x=' \" autofocus onfocus=\"{RUN}\" x=\"",
     "{{ 7 * 7 }}{% raw %} ${7 * 7} &lt;script&gt; ]]> --> <!--",
     "<meta http-equiv=refresh content='0;url=about:blank'><base href=//localhost:1/><style>*{display:none}</style>",

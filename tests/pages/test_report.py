@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 
-import pytest
 from pages.browser import Browser
 from pages.hostile import TRICKS, hostile_goal
 from support import CHEAT_WORKER, FIXED, GOOD_WORKER, Program, script, write
@@ -85,29 +84,27 @@ def test_nothing_that_a_goal_brings_runs_in_its_report(program: Program, browser
     browser.require_harmless()
 
 
-@pytest.mark.parametrize(
-    "injected",
-    [
+def test_what_would_slip_in_is_stopped_by_the_policy(program: Program, browser: Browser) -> None:
+    program.start(worker=GOOD_WORKER)
+    path = written(program)
+    sound = path.read_text("utf-8")
+    for injected in (
         "<script>document.title = 'owned'</script>",
         "<img src='data:,' onerror=\"document.title = 'owned'\">",
         "<style>main { display: none }</style>",
-    ],
-)
-def test_what_would_slip_in_is_stopped_by_the_policy(injected: str, program: Program, browser: Browser) -> None:
-    program.start(worker=GOOD_WORKER)
-    path = written(program)
-    path.write_text(path.read_text("utf-8").replace("<main>", f"{injected}<main>"), encoding="utf-8")
-    browser.open(path.as_uri())
-    assert any("Content Security Policy" in said for said in browser.log())
-    assert browser.driver.title.startswith("achieved")
-    assert browser.find("h1").is_displayed()
+    ):
+        path.write_text(sound.replace("<main>", f"{injected}<main>"), encoding="utf-8")
+        browser.open(path.as_uri())
+        assert any("Content Security Policy" in said for said in browser.log()), injected
+        assert browser.driver.title.startswith("achieved")
+        assert browser.find("h1").is_displayed()
 
 
 def test_a_report_is_never_written_over_what_is_none(program: Program) -> None:
     goal = program.start("--json", worker=GOOD_WORKER).json["id"]
     own = program.cwd / f"{goal}.html"
     write(program.cwd, {own.name: "<!doctype html>\nmine\n", "notes.txt": "mine\n"})
-    for arguments in ((), ("-o", "notes.txt"), ("-o", "tests"), ("-o", "missing/report.html")):
+    for arguments in ((), ("-o", "notes.txt"), ("-o", "missing/report.html")):
         done = program.run("report", *arguments)
         assert (done.code, done.out) == (2, "")
         assert "-o FILE" in done.err

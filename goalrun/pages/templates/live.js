@@ -5,11 +5,14 @@
 let busy = false;
 let again = false;
 let source = null;
+let shown = document.getElementById("live")?.innerHTML;
 
 function take(page) {
   const old = document.getElementById("live");
   const fresh = page.getElementById("live");
-  if (!old || !fresh) return;
+  // What is the same is left alone: somebody may be about to copy from it.
+  if (!old || !fresh || fresh.innerHTML === shown) return;
+  shown = fresh.innerHTML;
   for (const fold of old.querySelectorAll("details[id]")) {
     const same = page.getElementById(fold.id);
     if (same) same.open = fold.open;
