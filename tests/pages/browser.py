@@ -45,7 +45,7 @@ class Browser:
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def text(self, selector: str = "body") -> str:
-        """What people see of an element; folds are opened first. At once: a live page may be another one at any time."""
+        """What people see of an element, folds opened, in one step: a live page may be another one at any time."""
         opened = "document.querySelectorAll('details').forEach(each => each.open = true)"
         return str(self.run(f"{opened}; return document.querySelector({selector!r}).innerText"))
 
@@ -65,7 +65,7 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def run(self, script: str) -> Any:  # noqa: ANN401 - whatever the script gives
-        return self.driver.execute_script(script)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script)
 
     def wait_for(self, script: str, what: str) -> None:
         """Wait until an expression in the page is true."""

@@ -16,7 +16,7 @@ import pytest
 from pages.browser import Browser
 from pages.hostile import TRICKS, hostile_goal
 from selenium.webdriver.common.keys import Keys
-from support import GOOD_WORKER, Program, script, wait_until, write
+from support import GOOD_WORKER, Program, repository, script, wait_until, write
 
 if TYPE_CHECKING:
     import subprocess
@@ -74,63 +74,70 @@ def waiting_worker(tmp_path: Path) -> str:
     return f"cp $GOALRUN_PROMPT_FILE {shlex.quote(str(tmp_path))}/prompt-$GOALRUN_TURN; {wait}; {GOOD_WORKER}"
 
 
-def test_nobody_gets_in_without_the_address(program: Program) -> None:
-    goal = program.start("--json", worker=GOOD_WORKER).json["id"]
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
+    """A server with one goal, which is achieved; and the goal."""
+    folder = tmp_path_factory.mktemp("served")
+    program = Program(home=folder / "state", cwd=repository(folder / "project", {}))
+    goal = program.start("--json", "--no-baseline", worker="touch done", check="test -e done").json["id"]
     with serving(program) as site:
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", site.address)
-        for path in ("/", f"/goals/{goal}", "/events", "/live.js", "/?token=", "/?token=x", "/?token=%ff"):
-            status, headers, body = site.ask("GET", path)
-            assert (status, "Set-Cookie" in headers, goal in body) == (403, False, False), path
-        status, headers, _ = site.ask("GET", site.address.removeprefix(site.origin))
-        assert (status, headers["Location"]) == (303, "/")
-        assert headers["Set-Cookie"].endswith("HttpOnly; SameSite=Strict; Path=/")
-        status, headers, body = site.ask("GET", "/", site.cookie)
-        assert (status, goal in body) == (200, True)
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
-        assert "script-src 'self'" in headers["Content-Security-Policy"]
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert not [name for name in headers if name.startswith("Access-Control-")]
+        yield site, goal
 
 
-def test_another_sites_name_or_form_is_refused(program: Program) -> None:
-    goal = program.start("--json", worker=GOOD_WORKER).json["id"]
-    with serving(program) as site:
-        cookie = site.cookie
-        for host in ("evil.example", f"evil.example:{urlsplit(site.origin).port}", "127.0.0.1", ""):
-            assert site.ask("GET", "/", {**cookie, "Host": host})[0] == 421, host
-        token = re.search(r'name="token" value="([\w-]+)"', site.ask("GET", f"/goals/{goal}", cookie)[2])
-        assert token is not None
-        form = f"token={token[1]}&verb=hint&text=x"
-        post = {**cookie, "Content-Type": "application/x-www-form-urlencoded"}
-        path = f"/goals/{goal}"
-        assert site.ask("POST", path, {}, form)[0] == 403
-        assert site.ask("POST", path, {**post, "Origin": "http://evil.example"}, form)[0] == 403
-        assert site.ask("POST", path, {**post, "Origin": "null"}, form)[0] == 403
-        assert site.ask("POST", path, post, "token=wrong&verb=stop")[0] == 403
-        assert site.ask("POST", path, post, "verb=stop")[0] == 403
-        assert site.ask("POST", path, post, form + "&".join(f"a{n}=" for n in range(99)))[0] == 403
-        assert site.ask("POST", path, {**post, "Content-Length": str(1 << 30)}, form)[0] == 413
-        # The same with all that is needed reaches the goal, which is achieved: nobody would read the hint.
-        status, _, body = site.ask("POST", path, {**post, "Origin": site.origin}, form)
-        assert (status, "nobody would read the hint" in body) == (409, True)
-        assert site.ask("POST", path, post, form.replace("hint", "eat"))[0] == 409
+def test_nobody_gets_in_without_the_address(served: tuple[Served, str]) -> None:
+    site, goal = served
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", site.address)
+    for path in ("/", f"/goals/{goal}", "/events", "/live.js", "/?token=", "/?token=x", "/?token=%ff"):
+        status, headers, body = site.ask("GET", path)
+        assert (status, "Set-Cookie" in headers, goal in body) == (403, False, False), path
+    status, headers, _ = site.ask("GET", site.address.removeprefix(site.origin))
+    assert (status, headers["Location"]) == (303, "/")
+    assert headers["Set-Cookie"].endswith("HttpOnly; SameSite=Strict; Path=/")
+    status, headers, body = site.ask("GET", "/", site.cookie)
+    assert (status, goal in body) == (200, True)
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert not [name for name in headers if name.startswith("Access-Control-")]
 
 
-def test_only_goals_have_pages(program: Program) -> None:
-    goal = program.start("--json", worker=GOOD_WORKER).json["id"]
-    with serving(program) as site:
-        cookie = site.cookie
-        for path in (
-            "/goals",
-            "/goals/",
-            "/goals/..",
-            f"/goals/../goals/{goal}",
-            f"/goals/{goal}/x",
-            "/%2e%2e/x",
-        ):
-            assert site.ask("GET", path, cookie)[0] == 404, path
-        assert site.ask("GET", "/goals/g-20200101-aaaaaaaaa/events", cookie)[0] == 404
-        assert site.ask("DELETE", f"/goals/{goal}", cookie)[0] == 501
+def test_another_sites_name_or_form_is_refused(served: tuple[Served, str]) -> None:
+    site, goal = served
+    cookie = site.cookie
+    for host in ("evil.example", f"evil.example:{urlsplit(site.origin).port}", "127.0.0.1", ""):
+        assert site.ask("GET", "/", {**cookie, "Host": host})[0] == 421, host
+    token = re.search(r'name="token" value="([\w-]+)"', site.ask("GET", f"/goals/{goal}", cookie)[2])
+    assert token is not None
+    form = f"token={token[1]}&verb=hint&text=x"
+    post = {**cookie, "Content-Type": "application/x-www-form-urlencoded"}
+    path = f"/goals/{goal}"
+    assert site.ask("POST", path, {}, form)[0] == 403
+    assert site.ask("POST", path, {**post, "Origin": "http://evil.example"}, form)[0] == 403
+    assert site.ask("POST", path, {**post, "Origin": "null"}, form)[0] == 403
+    assert site.ask("POST", path, post, "token=wrong&verb=stop")[0] == 403
+    assert site.ask("POST", path, post, "verb=stop")[0] == 403
+    assert site.ask("POST", path, post, form + "&".join(f"a{n}=" for n in range(99)))[0] == 403
+    assert site.ask("POST", path, {**post, "Content-Length": str(1 << 30)}, form)[0] == 413
+    # The same with all that is needed reaches the goal, which is achieved: nobody would read the hint.
+    status, _, body = site.ask("POST", path, {**post, "Origin": site.origin}, form)
+    assert (status, "nobody would read the hint" in body) == (409, True)
+    assert site.ask("POST", path, post, form.replace("hint", "eat"))[0] == 409
+
+
+def test_only_goals_have_pages(served: tuple[Served, str]) -> None:
+    site, goal = served
+    cookie = site.cookie
+    for path in (
+        "/goals",
+        "/goals/",
+        "/goals/..",
+        f"/goals/../goals/{goal}",
+        f"/goals/{goal}/x",
+        "/%2e%2e/x",
+    ):
+        assert site.ask("GET", path, cookie)[0] == 404, path
+    assert site.ask("GET", "/goals/g-20200101-aaaaaaaaa/events", cookie)[0] == 404
+    assert site.ask("DELETE", f"/goals/{goal}", cookie)[0] == 501
 
 
 def test_a_page_follows_its_goal_and_a_hint_reaches_it(program: Program, browser: Browser, tmp_path: Path) -> None:
@@ -234,12 +241,11 @@ def test_read_only_and_others_goals_have_no_buttons(program: Program) -> None:
         assert ("<form" in page, "Read-only." in page) == (False, True)
 
 
-def test_a_port_that_is_taken_is_said(program: Program) -> None:
-    with serving(program) as site:
-        port = str(urlsplit(site.address).port)
-        done = program.run("web", "--no-browser", "--port", port)
-        assert (done.code, done.out) == (2, "")
-        assert f"port {port} cannot be used" in done.err
+def test_a_port_that_is_taken_is_said(served: tuple[Served, str], program: Program) -> None:
+    port = str(urlsplit(served[0].address).port)
+    done = program.run("web", "--no-browser", "--port", port)
+    assert (done.code, done.out) == (2, "")
+    assert f"port {port} cannot be used" in done.err
 
 
 def test_the_address_for_a_browser_works_once(program: Program, tmp_path: Path) -> None:
