@@ -8,8 +8,8 @@ from goalrun.adapters.repository import Repository, shown
 from goalrun.errors import GitFailed
 from goalrun.pages.model import FilePatch, Patch
 
-MAX_FILES = 200
-"""Listed of one patch."""
+MAX_FILES, FILE_CHARS = 200, 64
+"""Listed of one patch, and what each of them counts as, at least."""
 _PAIR = re.compile(rb"[0-9a-f]{40,64} [0-9a-f]{40,64}\n")
 _KINDS = {"+": "added", "-": "gone", "@": "place"}
 _ABOUT = re.compile(rb"(new file|deleted file|old mode|new mode|Binary files)")
@@ -46,7 +46,7 @@ class _Reader:
     """Reads the lines of one patch. A line of a file's content begins with a sign, so none can look like a header."""
 
     def __init__(self, most: int) -> None:
-        self._room = most
+        self._room, self._most_files = most, min(MAX_FILES, most // FILE_CHARS)
         self._files: list[FilePatch] = []
         self._count = 0
         self._now: FilePatch | None = None
@@ -85,7 +85,7 @@ class _Reader:
         if self._now is None:
             return
         self._count += 1
-        if len(self._files) < MAX_FILES:
+        if len(self._files) < self._most_files:
             self._files.append(self._now._replace(chunks=tuple(_chunks(self._lines))))
         self._lines = []
 

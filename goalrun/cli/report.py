@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from goalrun.adapters.files import read_bounded, write_whole
@@ -20,10 +21,11 @@ from goalrun.pages.story import files_of, story
 from goalrun.wiring.parts import open_store
 from goalrun.wiring.session import open_session
 
-ROOM_BYTES = 6 << 20
+ROOM_BYTES = 4 << 20
 """What all texts of a page may take together: a browser opens as much in a second or two."""
-MOST_BYTES, LEAST_BYTES, TEXTS_OF_A_TURN = 64 << 10, 512, 6
+MOST_BYTES, LEAST_BYTES, TEXTS_OF_A_TURN = 64 << 10, 512, 8
 TOTAL_BYTES = 512 << 10
+MAX_PARTS = 60
 
 
 def report(name: str, output: Path | None) -> int:
@@ -79,6 +81,7 @@ def gathered(home: Home, goal: str, room: int = ROOM_BYTES) -> GoalPage:
             for turn, patch in zip(told.turns, changes, strict=True)
         ),
         total=total,
+        most=most,
         graph=graph(flow.flow) if flow is not None else "",
     )
 
@@ -99,7 +102,7 @@ def _changes(folder: Path, told: Story, most: int) -> tuple[Patch, list[Patch]]:
 
 def _parts(folder: Path, turn: Turn, most: int) -> Iterator[Part]:
     """The texts of a turn that are there and not empty, their heads and tails."""
-    for title, name in files_of(turn):
+    for title, name in islice(files_of(turn), MAX_PARTS):
         # A file that is not there yet, or no longer, is no failure: the records hold what counts.
         with suppress(OSError):
             text = read_bounded(folder / name, most // 3, most - most // 3) if name else ""

@@ -1,5 +1,6 @@
 """`goalrun web`: pages of all goals, live, on this machine alone."""
 
+import hashlib
 import os
 import sys
 import time
@@ -70,7 +71,7 @@ class Site:
     def answer(self, request: Request) -> Reply | Events:
         """The page, the change or the stream that is asked for."""
         try:
-            return self._goal(request) if request.path.startswith("/goals/") else self._top(request.path)
+            return self._goal(request) if request.path.startswith("/goals/") else self._top(request)
         except UnknownGoal as failure:
             return Reply(problem_html("not found", str(failure), failure.hint), HTTPStatus.NOT_FOUND)
         except JournalCorrupt as failure:
@@ -79,12 +80,12 @@ class Site:
             heading = "cannot be shown" if request.form is None else "not done"
             return Reply(problem_html(heading, str(failure), failure.hint), HTTPStatus.CONFLICT)
 
-    def _top(self, path: str) -> Reply | Events:
-        match path:
+    def _top(self, request: Request) -> Reply | Events:
+        match request.path:
             case "/":
                 return self._list()
             case "/events":
-                return _changes(self._mark_of_all)
+                return _changes(self._mark_of_all, request)
             case "/live.js":
                 return Reply(asset("live.js"), kind=SCRIPT)
             case _:
@@ -98,18 +99,23 @@ class Site:
         return self._home.folder(goal)
 
     def _list(self) -> Reply:
+        mark = self._mark_of_all()
         known = self._home.ids()
         results = list(self._home.results(known[:MAX_GOALS], turns=False))
         ages = {each["id"]: _age(each) for each in results}
-        return Reply(list_html(results, max(0, len(known) - MAX_GOALS), ages))
+        return Reply(list_html(results, max(0, len(known) - MAX_GOALS), ages, mark))
 
     def _goal(self, request: Request) -> Reply | Events:
         folder = self._known(request.path.removesuffix("/events"))
         if request.path.endswith("/events"):
-            return _changes(partial(_mark, folder))
+            return _changes(partial(_mark, folder), request)
         if request.form is not None:
             return self._act(folder.name, request.form)
-        actions = Actions(self.form_token, self._may_act(folder.name), DONE.get(request.query.get("done", ""), ""))
+        # Taken before the page is made: what happens meanwhile is newer.
+        mark = _mark(folder)
+        actions = Actions(
+            mark, self.form_token, self._may_act(folder.name), DONE.get(request.query.get("done", ""), "")
+        )
         return Reply(goal_html(gathered(self._home, folder.name, ROOM_BYTES), seconds, actions))
 
     def _may_act(self, goal: str) -> bool:
@@ -132,34 +138,34 @@ class Site:
                 raise SpecError(f"nothing is done by {verb!r}")
         return Reply("", HTTPStatus.SEE_OTHER, goto=f"/goals/{goal}?done={verb}")
 
-    def _mark_of_all(self) -> object:
+    def _mark_of_all(self) -> str:
         shown = self._home.ids()[:MAX_GOALS]
-        return [_mark(self._home.folder(goal), deep=False) for goal in shown]
+        return _digest([_mark(self._home.folder(goal), deep=False) for goal in shown])
 
 
-def _changes(mark: Callable[[], object]) -> Events:
-    """What a page listens to: what comes after now is told."""
-    return _changes_from(mark(), mark)
-
-
-def _changes_from(before: object, mark: Callable[[], object]) -> Events:
-    said = time.monotonic()
+def _changes(mark: Callable[[], str], request: Request) -> Events:
+    """True whenever what a page was made of is another one; False now and then."""
+    before, said = request.query.get("of", ""), time.monotonic()
     while True:
-        time.sleep(LOOK_SECONDS)
         now = mark()
         if now != before or time.monotonic() - said > HERE_SECONDS:
             yield now != before
             before, said = now, time.monotonic()
+        time.sleep(LOOK_SECONDS)
 
 
-def _mark(folder: Path, *, deep: bool = True) -> object:
+def _mark(folder: Path, *, deep: bool = True) -> str:
     """What is another one when a goal's page may be: sizes and times of what is written, and who runs it."""
     names = (JOURNAL, f"{JOURNAL}-wal", OWNER, WAITING)
     files = [folder / name for name in names]
     if deep:
         newest = max((folder / "turns").glob("turn-*"), key=lambda path: (len(path.name), path.name), default=folder)
         files += newest.glob("**/stdout")
-    return folder.name, runner(folder), [_stamp(path) for path in files]
+    return _digest([folder.name, runner(folder), *map(_stamp, files)])
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

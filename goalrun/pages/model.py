@@ -121,6 +121,7 @@ class GoalPage(NamedTuple):
         result: the goal's result as JSON, without its turns.
         folder: the goal's, with all files whole.
         total: what changed since the base.
+        most: characters of one text, about.
         graph: of a flow: its drawing.
     """
 
@@ -129,12 +130,20 @@ class GoalPage(NamedTuple):
     folder: str
     turns: tuple[TurnPage, ...]
     total: Patch
+    most: int
     graph: str = ""
 
 
 class Actions(NamedTuple):
-    """What a live page lets people do: the token that forms carry, what may be done, what was done last."""
+    """What a live page lets people do.
 
+    Attributes:
+        mark: what it was made of, to tell whether there is something newer.
+        token: what forms carry.
+        said: what came of the last thing that was done.
+    """
+
+    mark: str
     token: str
     allowed: bool
     said: str = ""

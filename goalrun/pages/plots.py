@@ -42,8 +42,9 @@ class Plot(NamedTuple):
 
 
 def plots(turns: Sequence[Turn]) -> tuple[Plot, ...]:
-    """What was passed, and what was spent, turn by turn."""
-    return (_passed(turns), _spent(turns)) if turns else ()
+    """What was passed, and what was spent, turn by turn; of one that is under way nothing is known yet."""
+    over = [turn for turn in turns if turn.decision]
+    return (_passed(over), _spent(over)) if over else ()
 
 
 def _passed(turns: Sequence[Turn]) -> Plot:

@@ -9,15 +9,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from goalrun.core.evidence import plain
+from goalrun.core.evidence import bounded, plain
 from goalrun.pages.model import Actions, GoalPage
 from goalrun.pages.plots import FOOT, HEIGHT, LEFT, WIDTH, plots
 from goalrun.pages.story import rests_on
 
 MARK = "<!-- made by goalrun report -->"
 """What tells a report from other files; it stands in the first line."""
-FEW_TURNS = 20
-"""So many are printed unfolded."""
+FEW_TURNS, MAX_LISTED = 20, 50
+"""So many turns are printed unfolded; so many steps or paths are listed in each."""
 _KINDS = {
     "achieved": "good", "done": "good", "running": "busy", "waiting": "busy", "paused": "busy",
     "interrupted": "busy", "rate_limited": "busy", "unreadable": "alarm",
@@ -40,15 +40,17 @@ def goal_html(page: GoalPage, duration: Callable[[float], str], actions: Actions
         rests=list(rests_on(page.story)),
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "foot": HEIGHT - FOOT},
         few=len(page.turns) <= FEW_TURNS,
+        listed=MAX_LISTED,
         duration=duration,
         actions=actions,
         live=actions is not None,
+        of=actions.mark if actions is not None else "",
     )
 
 
-def list_html(results: Iterable[Mapping[str, Any]], more: int, ages: Mapping[str, str], said: str = "") -> str:
-    """The page of all goals: their results as JSON, how many more there are, and by id how old they are."""
-    return _render("goals.html", results=list(results), more=more, ages=ages, said=said, live=True)
+def list_html(results: Iterable[Mapping[str, Any]], more: int, ages: Mapping[str, str], of: str) -> str:
+    """The page of all goals: results as JSON, how many more there are, by id how old they are; ``Actions.mark``."""
+    return _render("goals.html", results=list(results), more=more, ages=ages, of=of, live=True)
 
 
 def problem_html(title: str, text: str, hint: str) -> str:
@@ -80,6 +82,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bounded"] = bounded
     environment.filters["kind"] = lambda state: _KINDS.get(state, "bad")
     return environment
 

@@ -45,13 +45,12 @@ class Browser:
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def text(self, selector: str = "body") -> str:
-        """What people see of an element, folds opened, in one step: a live page may be another one at any time."""
-        opened = "document.querySelectorAll('details').forEach(each => each.open = true)"
-        return str(self.run(f"{opened}; return document.querySelector({selector!r}).innerText"))
+        """The text of an element, folded or not, in one step: a live page may be another one at any time."""
+        return str(self.run(f"return document.querySelector({selector!r}).textContent"))
 
     def texts(self, selector: str) -> list[str]:
-        """What people see of some elements."""
-        found = self.run(f"return [...document.querySelectorAll({selector!r})].map(each => each.innerText)")
+        """The texts of some elements."""
+        found = self.run(f"return [...document.querySelectorAll({selector!r})].map(each => each.textContent)")
         return [str(each) for each in found]
 
     def follow(self, selector: str) -> None:

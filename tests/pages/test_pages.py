@@ -184,12 +184,12 @@ def everywhere(text: str) -> str:
     )
     patch = Patch((FilePatch(text, 1, 1, text, (("added", text), ("same", text)), 3),), 2)
     pages = (TurnPage(found.turns[0], (Part(text, text, text),), patch),)
-    page = GoalPage(head(found.state), found, text, pages, patch, graph=text)
+    page = GoalPage(head(found.state), found, text, pages, patch, most=1000, graph=text)
     results = [head(found.state), {"id": shown, "unreadable": True, "state": "error", "detail": text}]
     return (
         goal_html(page, str)
-        + goal_html(page, str, Actions(text, allowed=True, said=text))
-        + list_html(results, 1, {"g-1": text})
+        + goal_html(page, str, Actions(text, text, allowed=True, said=text))
+        + list_html(results, 1, {"g-1": text}, text)
         + problem_html(text, text, text)
     )
 

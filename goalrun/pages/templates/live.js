@@ -8,6 +8,7 @@ let source = null;
 let shown = document.getElementById("live")?.innerHTML;
 
 function take(page) {
+  document.querySelector("main").dataset.of = page.querySelector("main").dataset.of;
   const old = document.getElementById("live");
   const fresh = page.getElementById("live");
   // What is the same is left alone: somebody may be about to copy from it.
@@ -52,8 +53,10 @@ function listen() {
   source = null;
   // A browser keeps few connections to one server: a page that nobody sees gives its own back.
   if (document.hidden) return;
-  source = new EventSource(`${location.pathname.replace(/\/$/, "")}/events`);
-  source.onopen = source.onmessage = refresh;
+  const of = document.querySelector("main").dataset.of;
+  if (!of) return;
+  source = new EventSource(`${location.pathname.replace(/\/$/, "")}/events?of=${of}`);
+  source.onmessage = refresh;
 }
 
 document.addEventListener("visibilitychange", listen);
