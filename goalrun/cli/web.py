@@ -20,7 +20,7 @@ from goalrun.cli import acting, wrapping
 from goalrun.cli.render import note, out, seconds
 from goalrun.cli.report import gathered
 from goalrun.cli.running import How
-from goalrun.errors import GoalrunError, JournalCorrupt, SpecError, UnknownGoal
+from goalrun.errors import GoalrunError, JournalCorrupt, SpecError, UnknownGoal, of_the_system
 from goalrun.pages.model import Actions
 from goalrun.pages.render import asset, goal_html, list_html, policy, problem_html
 from goalrun.wiring.session import open_session
@@ -76,9 +76,10 @@ class Site:
             return Reply(problem_html("not found", str(failure), failure.hint), HTTPStatus.NOT_FOUND)
         except JournalCorrupt as failure:
             return Reply(problem_html("damaged", str(failure), failure.hint))
-        except GoalrunError as failure:
+        except (GoalrunError, OSError) as error:
+            problem = of_the_system(error) if isinstance(error, OSError) else error
             heading = "cannot be shown" if request.form is None else "not done"
-            return Reply(problem_html(heading, str(failure), failure.hint), HTTPStatus.CONFLICT)
+            return Reply(problem_html(heading, str(problem), problem.hint), HTTPStatus.CONFLICT)
 
     def _top(self, request: Request) -> Reply | Events:
         match request.path:

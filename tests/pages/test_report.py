@@ -55,8 +55,8 @@ def test_a_report_says_what_achieved_rests_on_and_how_it_came_to_be(program: Pro
     assert [each.get_attribute("role") for each in browser.all("svg")] == ["img", "img"]
     assert browser.all("svg title")
     assert browser.all("svg desc")
-    assert "protected: modified" in browser.find("#fold-1").text
-    assert f"+{FIXED.splitlines()[1]}" in browser.find("#fold-2").text
+    assert "protected: modified" in browser.text("#fold-1")
+    assert f"+{FIXED.splitlines()[1]}" in browser.text("#fold-2")
     for words in ("What the worker was told", "Feedback for the next turn", "Output of ", "exit status 1"):
         assert words in text
     assert not re.search(r"https?://", path.read_text("utf-8"))
