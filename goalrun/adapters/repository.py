@@ -1,7 +1,8 @@
 """A bare repository of goalrun's own, and the plumbing to work in it."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -76,6 +77,20 @@ class Repository:
             patch = output.read(limit).decode("utf-8", "replace")
         rest = f"\n[… {size - limit} bytes left out …]\n" if size > limit else ""
         return f"{stat}\n{patch}{rest}" if patch else ""
+
+    @contextmanager
+    def patches(self, pairs: Sequence[tuple[str, str]]) -> Iterator[IO[bytes]]:
+        """The patches between many pairs of trees, one after the other, each below a line with its pair.
+
+        Files above half a MiB count as binary.
+        """
+        common = ["diff-tree", "--stdin", "-r", "-p", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color"]
+        large = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.bigFileThreshold", "GIT_CONFIG_VALUE_0": "512k"}
+        asked = "".join(f"{before} {after}\n" for before, after in pairs).encode("ascii")
+        with tempfile.TemporaryFile(dir=self._folder) as output, as_file(asked) as stdin:
+            git.stream(common, self.path, self._environment(large), output, stdin)
+            output.seek(0)
+            yield output
 
     def lines(self, before: str, after: str) -> int:
         """How many lines differ between two trees; a file that is no text counts as one."""

@@ -19,8 +19,8 @@ from goalrun.core.protection import Change, Finding, Protection, matches
 
 LINK = "120000"
 MAX_TEXT_BYTES = 1 << 20
-EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding\n"
-"""In ``info/attributes``: blobs are the files' exact bytes, whatever a ``.gitattributes`` says."""
+EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding !diff\n"
+"""In ``info/attributes``: blobs are the files' exact bytes and patches show them, whatever ``.gitattributes`` says."""
 
 
 class Plan(NamedTuple):

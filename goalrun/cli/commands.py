@@ -371,6 +371,31 @@ def diff(
 
 
 @app.command()
+def report(
+    goal: options.Goal = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to (GOAL.html, in this folder).")
+    ] = None,
+) -> int:
+    """Write all about a goal as one HTML file; print its path."""
+    from goalrun.cli import report as body
+
+    return body.report(goal, output)
+
+
+@app.command()
+def web(
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only look.")] = False,
+) -> int:
+    """Show all goals as live pages, on this machine alone; print their address."""
+    from goalrun.cli import web as body
+
+    return body.web(port, browser=not no_browser, read_only=read_only)
+
+
+@app.command()
 def restore(
     goal: options.Goal = "",
     turn: Annotated[

@@ -24,6 +24,8 @@ from adapters.workspaces import (
 from support import git, repository, write
 
 from goalrun.adapters.git import forget_git_variables
+from goalrun.adapters.patches import patches
+from goalrun.adapters.repository import shown
 from goalrun.adapters.store import GitStore, find_workspace
 from goalrun.adapters.trees import Plan
 from goalrun.core.model import Snapshot, Tamper
@@ -642,3 +644,45 @@ def test_what_is_half_of_one_tree_and_half_of_another_is_saved_and_nothing_else_
     assert store.unsaved(store.snapshot("half").tree, [base.tree, turn.tree]) == []
     write(top, {"a.txt": "mine\n"})
     assert store.unsaved(store.snapshot("mine").tree, [base.tree, turn.tree]) == ["a.txt"]
+
+
+def test_a_worker_cannot_hide_its_edits_from_patches_with_attributes(top: Path) -> None:
+    store, base = based(top)
+    write(top, {".gitattributes": "* -diff\n", "a.txt": "one\ntwo\nthree\n"})
+    after = store.snapshot("turn-1")
+    assert "+three" in store.diff(after, 10_000)
+    assert store.lines(base.tree, after.tree) == 5
+    (only,) = patches(store, [(base.tree, after.tree)], 10_000)
+    assert [(each.path, each.added, each.gone, each.about) for each in only.files] == [
+        (".gitattributes", 1, 0, "new"),
+        ("a.txt", 3, 1, ""),
+    ]
+
+
+def test_patches_of_many_pairs_keep_names_and_bounds(top: Path) -> None:
+    store, base = based(top)
+    odd = 'sp ace "q" \t\x1b[31m\u202ené.txt'
+    write(top, {odd: "diff --git a/x b/x\n--- a\n+++ b\n" * 3, "a.txt": "a" * 5000 + "\n"})
+    (top / "binary").write_bytes(bytes(range(256)))
+    (top / "large.txt").write_text("x\n" * 300_000, encoding="utf-8")
+    first = store.snapshot("turn-1")
+    (top / odd).unlink()
+    second = store.snapshot("turn-2")
+    found = patches(store, [(base.tree, first.tree), (first.tree, first.tree), (first.tree, second.tree)], 1000)
+    by_name = {each.path: each for each in found[0].files}
+    assert set(by_name) == {shown(odd.encode()), "a.txt", "binary", "large.txt"}
+    assert by_name["binary"].about == by_name["large.txt"].about == "new binary"
+    assert by_name["a.txt"].left_out == 0
+    assert max(len(text) for _, text in by_name["a.txt"].chunks) < 1100
+    assert by_name[shown(odd.encode())].left_out > 0
+    assert found[1].files == ()
+    ((path, added, gone, about, chunks, left_out),) = found[2].files
+    assert (path, added, gone, about, left_out) == (shown(odd.encode()), 0, 9, "deleted", 0)
+    assert [kind for kind, _ in chunks] == ["place", "gone"]
+
+
+def test_patches_say_that_the_store_cannot_be_read(top: Path) -> None:
+    store, base = based(top)
+    (found,) = patches(store, [(base.tree, "1" * 40)], 1000)
+    assert found.files == ()
+    assert "git" in found.failure
