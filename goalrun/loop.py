@@ -298,9 +298,10 @@ class GoalLoop:
     def _on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
         self._note(ProcessStarted(role=role, process=process))
 
-    def _note(self, event: Event) -> None:
-        record, self.state = self._ports.journal.append(event, self.state)
-        self._ports.reporter.show(record, self.state)
+    def _note(self, *events: Event) -> None:
+        for record, state in self._ports.journal.append_all(events, self.state):
+            self.state = state
+            self._ports.reporter.show(record, state)
 
 
 def parked_until(what: str) -> float:

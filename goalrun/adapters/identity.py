@@ -93,12 +93,13 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     """
     import psutil
 
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        found = [process for process in _belonging(sessions, variable, mark, since) if process.pid not in spared]
-        if not found:
+        if not (found := [*_belonging(sessions, variable, mark, since)]):
+            break
+        spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+        if not (found := [process for process in found if process.pid not in spared]):
             break
         for process in found:
             with suppress(psutil.Error):

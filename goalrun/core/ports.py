@@ -1,6 +1,6 @@
 """What the loop needs of the world: small protocols in our own values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -18,10 +18,16 @@ from goalrun.core.model import (
 from goalrun.errors import EnvironmentFailure, GoalrunError
 
 WORKER_TEXT_CHARS = 16_000
-Note = Callable[[Event], None]
-"""Makes an event of the goal durable."""
 OnProcess = Callable[[Literal["worker", "check", "judge"], ProcessIdentity], None]
 """Called with a process that is ready to run and waits until the call returns."""
+
+
+class Note(Protocol):
+    """Makes events of the goal durable, all of them or none."""
+
+    def __call__(self, *events: Event) -> None:
+        """When this returns, they cannot be lost."""
+        ...
 
 
 class AgentFailure(EnvironmentFailure):
@@ -107,8 +113,12 @@ class Clock(Protocol):
 class Journal(Protocol):
     """The append-only record of a goal."""
 
-    def append(self, event: Event, state: GoalState) -> tuple[Record, GoalState]:
-        """Make the event durable; when this returns it cannot be lost. The state is the one that follows."""
+    def append_all(self, events: Sequence[Event], state: GoalState) -> Sequence[tuple[Record, GoalState]]:
+        """Make events durable, all or none: when this returns they cannot be lost.
+
+        Returns:
+            Their records, each with the state that it leads to.
+        """
         ...
 
 

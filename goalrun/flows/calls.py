@@ -1,11 +1,11 @@
 """Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple
 
-from goalrun.core.events import CallFinished, CallStarted, Event, StepSettled
+from goalrun.core.events import CallFinished, CallStarted, Event, ProcessStarted, StepSettled
 from goalrun.core.flow.keys import call_key
 from goalrun.core.flow.model import MAX_STEPS, FlowBudget, Result
 from goalrun.core.flow.verdict import refusal
@@ -74,6 +74,15 @@ class Made(NamedTuple):
     kept: tuple[str, str] = ("", "")
 
 
+class _Told:
+    """Events of one thread on their way to the journal."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+        self.over = False
+        self.failure: BaseException | None = None
+
+
 class Cancelled(Interrupted):
     """A call is not needed any more: somebody else was faster."""
 
@@ -90,7 +99,7 @@ class Calls:
         slots: whether agents take slots of the machine's.
     """
 
-    def __init__(self, task: Task, on_process: OnProcess, ports: FlowPorts, concurrency: int) -> None:
+    def __init__(self, task: Task, ports: FlowPorts, concurrency: int) -> None:
         if task.state is None or task.note is None:
             raise AssertionError("a flow needs the goal's state")
         self.task = task
@@ -100,7 +109,8 @@ class Calls:
         self._bills: list[tuple[str, Usage]] = []
         self._limited: set[str] = set()
         self._note = task.note
-        self._on_process = on_process
+        self._queue: list[_Told] = []
+        self._writing = threading.Lock()
         self._room = threading.BoundedSemaphore(concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
@@ -138,7 +148,6 @@ class Calls:
                 spends=not call.command,
                 asks=not call.cache,
             )
-            self.note(begun)
             return self._made(call, begun, why)
 
     def knows(self, call: Call) -> bool:
@@ -146,10 +155,27 @@ class Calls:
         with self._lock:
             return call.cache and bool(self._left.get(call.key))
 
-    def note(self, event: Event) -> None:
-        """Record an event; one thread at a time."""
+    def note(self, *events: Event) -> None:
+        """Make events durable, together with what other threads have to record at the same time."""
+        mine = _Told(events)
         with self._lock:
-            self._note(event)
+            self._queue.append(mine)
+        with self._writing:
+            if not mine.over:
+                self._write()
+        if mine.failure is not None:
+            raise mine.failure
+
+    def _write(self) -> None:
+        with self._lock:
+            told, self._queue = self._queue, []
+        failure: BaseException | None = None
+        try:
+            self._note(*(event for each in told for event in each.events))
+        except BaseException as failed:  # noqa: BLE001 - raised by each of those whose events they are
+            failure = failed
+        for each in told:
+            each.over, each.failure = True, failure
 
     def settle(self, path: str, result: Result, why: str = "", kept: tuple[str, str] = ("", "")) -> None:
         """Record what became of a step, of an item or of a member; ``kept``, where its words are a file already."""
@@ -168,13 +194,13 @@ class Calls:
         )
         with self._lock:
             if len(self.steps) < MAX_STEPS:
-                self.steps[path] = step
+                # The turn's record tells of the words, and does not hold them.
+                self.steps[path] = step if step.digest else step.model_copy(update={"kept": ""})
         self.note(StepSettled(turn=self.task.turn, path=path, step=step))
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
-        """Record a process; one thread at a time."""
-        with self._lock:
-            self._on_process(role, process)
+        """Record a process."""
+        self.note(ProcessStarted(role=role, process=process))
 
     def check(self) -> None:
         """Raise what stops the run, if something does."""
@@ -267,26 +293,43 @@ class Calls:
     def _made(self, call: Call, begun: CallStarted, why: str) -> Made:
         before = call.files.snapshot().tree if call.writes else ""
         place = f"flow-{self.task.attempt}/{folder_of(call.path)}-{begun.key[:8]}-{begun.number}"
+        # What it waits for is its own record: it has not begun before.
+        unsaid: list[Event] = [begun]
+
+        def on_process(role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
+            self.note(*unsaid, ProcessStarted(role=role, process=process))
+            unsaid.clear()
+
         try:
-            report = self._asked(call, place)
+            report = self._asked(call, place, on_process)
         except AgentFailure as failure:
             report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
             if failure.kind != "failed":
                 # What it spent is in this call's record.
                 self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
         except Cancelled as over:
-            self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before))
+            self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before), unsaid)
             raise
         except Interrupted as asked:
             # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
             self.ports.poll()
             report = WorkerReport(outcome="failed", reason=str(asked))
-        made = self._finished(call, begun, report, (place, before))
+        made = self._finished(call, begun, report, (place, before), unsaid)
         self.check()
         return made._replace(why=why)
 
-    def _finished(self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str]) -> Made:
-        """Record what came of a call; ``at`` is the place of its words, and the tree that it began with."""
+    def _finished(
+        self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str], unsaid: Sequence[Event]
+    ) -> Made:
+        """Record what came of a call, after what is not recorded yet.
+
+        Args:
+            call: that is over.
+            begun: the record of its beginning.
+            report: of its worker.
+            at: the place of its words, and the tree that it began with.
+            unsaid: goes in front.
+        """
         place, before = at
         result = _result(call, report)
         result = call.judge(result) if result.ok else result
@@ -312,10 +355,11 @@ class Calls:
             self.spent = self.spent.plus(usage or Usage())
             if not call.command:
                 self._bills.append((call.path, usage or Usage()))
-            self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
+        over = CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record)
+        self.note(*unsaid, over)
         return Made(result, "", (kept, digest))
 
-    def _asked(self, call: Call, place: str) -> WorkerReport:
+    def _asked(self, call: Call, place: str, on_process: OnProcess) -> WorkerReport:
         """The report of the first agent of the chain that does it."""
         failures: list[AgentFailure] = []
         # Nobody is asked again while a provider's limit stands.
@@ -332,7 +376,7 @@ class Calls:
                 env=call.env,
             )
             try:
-                report = worker.run(task, self.on_process)
+                report = worker.run(task, on_process)
             except AgentFailure as failure:
                 failures.append(failure)
                 if failure.kind == "limited":

@@ -24,10 +24,10 @@ class FlowWorker:
         self._use = use
         self._ports = ports
 
-    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:  # noqa: ARG002 - its calls record their own
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
-        calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
+        calls = Calls(task, self._ports, self._use.flow.concurrency)
         steps = Steps(
             calls,
             self._use.agents,
