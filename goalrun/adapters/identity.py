@@ -152,7 +152,6 @@ def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "I
         with suppress(psutil.Error, OSError):
             if since and process.create_time() < since - CLOCK_STEP_SECONDS:
                 continue
-            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
-                continue
-            if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:
+            ours = os.getsid(process.pid) in sessions or process.environ().get(variable) == mark
+            if ours and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
                 yield process

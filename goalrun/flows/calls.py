@@ -34,6 +34,7 @@ class Call(NamedTuple):
         cache: its result may be taken from before.
         poll: ends it, by raising, for a reason of its own.
         judge: holds what it said against what is asked of it; what is not done then is never taken from before.
+        settles: what comes of it is what becomes of the step, or the item, at its path: one record says both.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Call(NamedTuple):
     cache: bool = True
     poll: Callable[[], None] = lambda: None
     judge: Callable[[Result], Result] = lambda result: result
+    settles: bool = False
 
     @property
     def command(self) -> bool:
@@ -67,11 +69,13 @@ class Made(NamedTuple):
     Attributes:
         why: it was not taken from before, where something like it was there.
         kept: the file with its words, and the digest of that; where it is one call.
+        settled: the step that it is all of is recorded.
     """
 
     result: Result
     why: str = ""
     kept: tuple[str, str] = ("", "")
+    settled: bool = False
 
 
 class _Told:
@@ -177,8 +181,13 @@ class Calls:
         for each in told:
             each.over, each.failure = True, failure
 
-    def settle(self, path: str, result: Result, why: str = "", kept: tuple[str, str] = ("", "")) -> None:
-        """Record what became of a step, of an item or of a member; ``kept``, where its words are a file already."""
+    def settle(self, path: str, made: Made) -> None:
+        """Record what became of a step, of an item or of a member."""
+        if not made.settled:
+            self.note(self._over_with(path, made))
+
+    def _over_with(self, path: str, made: Made) -> StepSettled:
+        result, why, kept, _ = made
         if not kept[0] and result.status != "skipped":
             kept = self._put(f"{path}/settled", result)
         step = StepRecord(
@@ -196,7 +205,7 @@ class Calls:
             if len(self.steps) < MAX_STEPS:
                 # The turn's record tells of the words, and does not hold them.
                 self.steps[path] = step if step.digest else step.model_copy(update={"kept": ""})
-        self.note(StepSettled(turn=self.task.turn, path=path, step=step))
+        return StepSettled(turn=self.task.turn, path=path, step=step)
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
         """Record a process."""
@@ -314,12 +323,18 @@ class Calls:
             # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
             self.ports.poll()
             report = WorkerReport(outcome="failed", reason=str(asked))
-        made = self._finished(call, begun, report, (place, before), unsaid)
+        made = self._finished(call, begun, report, (place, before), unsaid, why)
         self.check()
-        return made._replace(why=why)
+        return made
 
     def _finished(
-        self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str], unsaid: Sequence[Event]
+        self,
+        call: Call,
+        begun: CallStarted,
+        report: WorkerReport,
+        at: tuple[str, str],
+        unsaid: Sequence[Event],
+        why: str = "",
     ) -> Made:
         """Record what came of a call, after what is not recorded yet.
 
@@ -329,6 +344,7 @@ class Calls:
             report: of its worker.
             at: the place of its words, and the tree that it began with.
             unsaid: goes in front.
+            why: it was not taken from before.
         """
         place, before = at
         result = _result(call, report)
@@ -356,8 +372,9 @@ class Calls:
             if not call.command:
                 self._bills.append((call.path, usage or Usage()))
         over = CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record)
-        self.note(*unsaid, over)
-        return Made(result, "", (kept, digest))
+        made = Made(result, why, (kept, digest), settled=call.settles)
+        self.note(*unsaid, over, *([self._over_with(call.path, made)] if call.settles else []))
+        return made
 
     def _asked(self, call: Call, place: str, on_process: OnProcess) -> WorkerReport:
         """The report of the first agent of the chain that does it."""

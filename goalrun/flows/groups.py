@@ -82,7 +82,7 @@ class _Group:
     def _in_shared(self, number: int) -> _Entry:
         self._calls.check()
         made = self._judged(self._calls.make(self._call(number, self._doing.scope.files, "")))
-        self._calls.settle(self._path(number), made.result, made.why)
+        self._calls.settle(self._path(number), made)
         return _Entry(self._names[number], made)
 
     def apart(self) -> Made:
@@ -139,7 +139,7 @@ class _Group:
 
     def _spared(self, number: int) -> _Entry:
         result = Result(status="skipped", reason=f"{self._winner} has passed already")
-        self._calls.settle(self._path(number), result)
+        self._calls.settle(self._path(number), Made(result))
         return _Entry(self._names[number], Made(result))
 
     def _contend(self, number: int, files: Files) -> _Entry:
@@ -158,7 +158,7 @@ class _Group:
                 self._winner = self._winner or name
             self._over.set()
         if self._step.member:
-            self._calls.settle(self._path(number), entry.made.result, entry.made.why)
+            self._calls.settle(self._path(number), Made(entry.made.result, entry.made.why))
         return entry
 
     def _proof(self, number: int, files: Files, label: str) -> Proof:
@@ -241,7 +241,7 @@ class _Group:
         if step.apply != "lead":
             call = call._replace(writes=False, tree="")
         made = self._calls.make(call)
-        self._calls.settle(doing.path, made.result, made.why)
+        self._calls.settle(doing.path, made)
         whole = {
             **dict(made.result),
             "members": (*(_fileless(entry.made.result) for entry in entries), made.result),

@@ -295,7 +295,7 @@ class FunctionRun:
         # By what is asked and how often: where it stands among other calls may change from run to run.
         step = Step(id="ask", ask=question)
         result = self._steps.asked(Doing(self._doing.scope, step, f"{self._doing.path}/ask-{times}", literal=True))
-        self._calls.settle(path, result)
+        self._calls.settle(path, Made(result))
         return result
 
     def _verified(self, message: JsonObject, path: str) -> Result:
@@ -319,7 +319,7 @@ class FunctionRun:
             tokens=0,
             attempts=1,
         )
-        self._calls.settle(path, result)
+        self._calls.settle(path, Made(result))
         return result
 
     # What came of it.

@@ -8,7 +8,7 @@ from goalrun.core.flow.moves import ending, joined
 from goalrun.core.flow.plan import edges, final_step
 from goalrun.core.flow.when import parse
 from goalrun.core.ports import AnswerNeeded
-from goalrun.flows.calls import Calls
+from goalrun.flows.calls import Calls, Made
 from goalrun.flows.scope import Scope
 from goalrun.flows.steps import Steps
 
@@ -74,7 +74,7 @@ class FlowRun:
             del self._left[step.id]
             if skip:
                 self._settled(step, Result(status="skipped", reason=skip))
-                self._calls.settle(self._scope.path + step.id, self._scope.settled[step.id])
+                self._calls.settle(self._scope.path + step.id, Made(self._scope.settled[step.id]))
             else:
                 self._leaves += step.id in self._of_calls
                 self._running[pool.submit(self._steps.do, self._scope, step)] = step

@@ -81,7 +81,7 @@ class Steps:
         """What becomes of a step whose turn it is; recorded."""
         path = scope.path + step.id
         made = self._one(Doing(scope, step, path)) if step.each is None else self._each(scope, step, path)
-        self.calls.settle(path, *made)
+        self.calls.settle(path, made)
         return made.result
 
     def _each(self, scope: Scope, step: Step, path: str) -> Made:
@@ -126,24 +126,24 @@ class Steps:
         over = self.calls.over(doing.scope.budgets)
         left_out = Made(Result(status="blocked", reason=over, by="budget"))
         made = left_out if over else self._one(doing)
-        self.calls.settle(doing.path, *made)
+        self.calls.settle(doing.path, made)
         return made
 
     def _one(self, doing: Doing) -> Made:
         """One item; with checks it is a small goal, unless they are what its group is decided by."""
         step = doing.step
         if not step.check or step.strategy == "compete" or step.workspace == "worktree":
-            return self._retried(doing)
+            return self._retried(doing, whole=True)
         at = Place(step, doing.path, doing.scope.files, doing.poll)
         return tried(self.calls, at, lambda told: self._retried(doing._replace(told=told))).made
 
-    def _retried(self, doing: Doing) -> Made:
-        """One item, with its retries."""
+    def _retried(self, doing: Doing, *, whole: bool = False) -> Made:
+        """One item, with its retries; ``whole``, where nothing but them decides what becomes of it."""
         retry = doing.step.retry
         attempts, seconds, why, complaint = 0, 0.0, "", ""
         costs: list[float | None] = []
         for tries in count(1):
-            made = self._attempt(doing, complaint)
+            made = self._attempt(doing, complaint, whole=whole and not retry.max)
             costs.append(made.result.usd)
             attempts += made.result.attempts
             seconds += made.result.seconds
@@ -151,16 +151,16 @@ class Steps:
             result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
             last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
             if result.status != "failed" or last:
-                return Made(result, why, made.kept)
+                return Made(result, why, made.kept, made.settled)
             complaint = result.reason
             self.calls.ports.clock.sleep(retry.pause(tries))
         raise AssertionError("counting does not end")
 
-    def _attempt(self, doing: Doing, complaint: str) -> Made:
+    def _attempt(self, doing: Doing, complaint: str, *, whole: bool) -> Made:
         step = doing.step
         kinds: dict[str, Callable[[], Made]] = {
-            "prompt": lambda: self._prompted(doing, complaint),
-            "run": lambda: self._made(doing, self.command(doing, step.run or ())),
+            "prompt": lambda: self._made(doing, self._prompted(doing, complaint), whole=whole),
+            "run": lambda: self._made(doing, self.command(doing, step.run or ()), whole=whole),
             "flow": lambda: self._run_flow(doing),
             "python": lambda: self._run_function(doing),
             "ask": lambda: Made(self.asked(doing)),
@@ -169,22 +169,21 @@ class Steps:
         apart = step.workspace == "worktree" and step.kind in {"prompt", "run"}
         made = kinds["member" if apart else step.kind]()
         # Members are held against it one by one; of those that are put together, what their lead says.
-        whole = not step.member or step.strategy == "synthesize"
-        return made._replace(result=judged(step, made.result)) if made.result.ok and whole else made
+        one = not step.member or step.strategy == "synthesize"
+        return made._replace(result=judged(step, made.result)) if made.result.ok and one else made
 
-    def _prompted(self, doing: Doing, complaint: str) -> Made:
+    def _prompted(self, doing: Doing, complaint: str) -> Call:
         step = doing.step
         prompt = doing.filled(step.prompt or "")
         if step.gate and "VERDICT" not in prompt:
             prompt += f"\n\n{INSTRUCTION}"
         if complaint and step.expect is not None:
             prompt += f"\n\nYour last answer could not be used: {complaint}"
-        asked = self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt)
-        return self._made(doing, asked)
+        return self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt)
 
-    def _made(self, doing: Doing, call: Call) -> Made:
+    def _made(self, doing: Doing, call: Call, *, whole: bool) -> Made:
         """A call that is all of a step: what it says is judged before it is recorded."""
-        return self.calls.make(call._replace(judge=partial(judged, doing.step)))
+        return self.calls.make(call._replace(judge=partial(judged, doing.step), settles=whole))
 
     def agent_call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None = None) -> Call:
         """A call of an agent for a step."""
