@@ -267,10 +267,9 @@ class Calls:
             question = f"{call.path} was cut in the middle and must not be repeated by itself: run it again?"
             if name not in answers:
                 raise AnswerNeeded(question, name)
-            reason = refusal(answers[name])
-            if reason is not None:
-                said = reason or f"a person said no to: {question}"
-                return Result(status="blocked", reason=said, by="person", text="(reject)")
+            no = refused(answers[name], question)
+            if no is not None:
+                return no
         return None
 
     @contextmanager
@@ -304,6 +303,7 @@ class Calls:
         place = f"flow-{self.task.attempt}/{folder_of(call.path)}-{begun.key[:8]}-{begun.number}"
         # What it waits for is its own record: it has not begun before.
         unsaid: list[Event] = [begun]
+        ended: Interrupted | None = None
 
         def on_process(role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
             self.note(*unsaid, ProcessStarted(role=role, process=process))
@@ -316,14 +316,14 @@ class Calls:
             if failure.kind != "failed":
                 # What it spent is in this call's record.
                 self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
-        except Cancelled as over:
-            self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before), unsaid)
-            raise
         except Interrupted as asked:
             # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
-            self.ports.poll()
-            report = WorkerReport(outcome="failed", reason=str(asked))
+            if not isinstance(asked, Cancelled):
+                self.ports.poll()
+            report, ended = WorkerReport(outcome="failed", reason=str(asked)), asked
         made = self._finished(call, begun, report, (place, before), unsaid, why)
+        if isinstance(ended, Cancelled):
+            raise ended
         self.check()
         return made
 
@@ -406,6 +406,14 @@ class Calls:
 
     def _put(self, place: str, result: Result) -> tuple[str, str]:
         return self.ports.shelf.put(f"turns/turn-{self.task.turn}/{place}", result)
+
+
+def refused(told: str, question: str) -> Result | None:
+    """What a person's no makes of a step; None where the answer is no refusal."""
+    reason = refusal(told)
+    if reason is None:
+        return None
+    return Result(status="blocked", reason=reason or f"a person said no to: {question}", by="person", text="(reject)")
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from goalrun.flows.calls import COMMAND, Call, Cancelled, Made, folder_of
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, Proof, tried
 from goalrun.flows.scope import fence_token
-from goalrun.flows.steps import NOBODY, Doing, Steps, judged, together
+from goalrun.flows.steps import NOBODY, Doing, Steps, judged, side_by_side
 
 SAID_CHARS = 20_000
 """How much of what a member said its lead is told."""
@@ -74,10 +74,7 @@ class _Group:
     def side_by_side(self) -> Made:
         """All at once, in the files that they share."""
         entries = self._at_once(self._in_shared, range(len(self._members)))
-        result = together([entry.made.result for entry in entries])
-        if self._step.writes and not result.cached:
-            result = Result(**{**dict(result), "after": self._doing.scope.files.snapshot().tree})
-        return Made(result, _why(entries))
+        return side_by_side(self._doing, [entry.made for entry in entries])
 
     def _in_shared(self, number: int) -> _Entry:
         self._calls.check()

@@ -12,11 +12,11 @@ from goalrun.core.flow.keys import call_key, tree_after
 from goalrun.core.flow.loose import items_of
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.plan import edges
-from goalrun.core.flow.verdict import INSTRUCTION, read_verdict, refusal
+from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
 from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json
-from goalrun.flows.calls import COMMAND, Call, Calls, Made
+from goalrun.flows.calls import COMMAND, Call, Calls, Made, refused
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, tried
 from goalrun.flows.scope import Scope, fence_token
@@ -97,11 +97,7 @@ class Steps:
         problems = [failure for future in futures if (failure := future.exception()) is not None]
         for failure in sorted(problems, key=lambda each: isinstance(each, AnswerNeeded)):
             raise failure
-        made = [future.result() for future in futures]
-        result = together([each.result for each in made])
-        if step.writes and not result.cached:
-            result = Result(**{**dict(result), "after": scope.files.snapshot().tree})
-        return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
+        return side_by_side(Doing(scope, step, path), [future.result() for future in futures])
 
     def _items(self, scope: Scope, step: Step) -> list[Json] | Result:
         if not isinstance(step.each, str):
@@ -231,12 +227,8 @@ class Steps:
         told = self.calls.state.flow.answers.get(key)
         if told is None:
             raise AnswerNeeded(question, key)
-        reason = refusal(told)
-        if reason is not None:
-            said = reason or f"a person said no to: {question}"
-            return Result(status="blocked", reason=said, by="person", text="(reject)")
         text = "(approve)" if told.strip().lower() in YES else told.strip()
-        return Result(status="done", text=text, attempts=1)
+        return refused(told, question) or Result(status="done", text=text, attempts=1)
 
 
 def total(parts: Iterable[float | None]) -> float | None:
@@ -258,6 +250,14 @@ def judged(step: Step, result: Result) -> Result:
         if not verdict.go_on:
             return Result(**{**dict(result), "status": "blocked", "reason": verdict.reason, "by": "gate"})
     return result
+
+
+def side_by_side(doing: Doing, made: Sequence[Made]) -> Made:
+    """A step that is done for several items, or by several members, in files that they share."""
+    result = together([each.result for each in made])
+    if doing.step.writes and not result.cached:
+        result = Result(**{**dict(result), "after": doing.scope.files.snapshot().tree})
+    return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
 
 
 def together(results: Sequence[Result]) -> Result:
