@@ -1,6 +1,7 @@
 """Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple
@@ -17,6 +18,8 @@ from goalrun.errors import Interrupted
 from goalrun.flows.ports import Files, FlowPorts
 
 TEXT_CHARS = 5_000_000
+TICK_SECONDS = 0.1
+"""Between two looks at whether there is any use in waiting on."""
 MAX_CALLS = 1_000
 """Of agents, in one run of a flow."""
 COMMAND = "command"
@@ -115,6 +118,8 @@ class Calls:
         self._note = task.note
         self._queue: list[_Told] = []
         self._writing = threading.Lock()
+        self._lines: dict[str, deque[object]] = {}
+        self._moved = threading.Condition()
         self._room = threading.BoundedSemaphore(concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
@@ -134,12 +139,16 @@ class Calls:
             Interrupted: the goal was asked to pause or stop.
         """
         key = call.key
-        known, why = self._known(call, key)
-        if known is not None:
-            return known
-        refused = self._refused(call, key)
-        if refused is not None:
-            return Made(refused)
+        with self.alone(call.files, call.poll) if call.writes else nullcontext():
+            known, why = self._known(call, key)
+            if known is not None:
+                return known
+            no = self._refused(call, key)
+            if no is not None:
+                return Made(no)
+            return self._turned(call, key, why)
+
+    def _turned(self, call: Call, key: str, why: str) -> Made:
         with self._lock:
             number = self._numbers[key] = self._numbers.get(key, 0) + 1
         with self._turn(call):
@@ -153,6 +162,24 @@ class Calls:
                 asks=not call.cache,
             )
             return self._made(call, begun, why)
+
+    @contextmanager
+    def alone(self, files: Files, poll: Callable[[], None]) -> Iterator[None]:
+        """Have files for oneself, in the order of asking: what changes in them meanwhile is one's own doing."""
+        mine, line = object(), self._lines.setdefault(files.folder, deque())
+        with self._moved:
+            line.append(mine)
+        try:
+            with self._moved:
+                while line[0] is not mine:
+                    self._moved.wait(TICK_SECONDS)
+                    self.check()
+                    poll()
+            yield
+        finally:
+            with self._moved:
+                line.remove(mine)
+                self._moved.notify_all()
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
@@ -280,7 +307,7 @@ class Calls:
             self.check()
             call.poll()
 
-        while not self._room.acquire(timeout=0.1):
+        while not self._room.acquire(timeout=TICK_SECONDS):
             poll()
         try:
             poll()

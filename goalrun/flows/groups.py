@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from goalrun.core.evidence import bounded, fenced
@@ -78,7 +79,7 @@ class _Group:
 
     def _in_shared(self, number: int) -> _Entry:
         self._calls.check()
-        made = self._judged(self._calls.make(self._call(number, self._doing.scope.files, "")))
+        made = self._calls.make(self._call(number, self._doing.scope.files, ""))
         self._calls.settle(self._path(number), made)
         return _Entry(self._names[number], made)
 
@@ -171,7 +172,7 @@ class _Group:
                 return Proof(Made(failed), files.snapshot(label))
 
         def attempt(told: str) -> Made:
-            return self._judged(self._calls.make(self._call(number, files, told)))
+            return self._calls.make(self._call(number, files, told))
 
         if self._step.strategy == "compete" or (self._step.check and not self._step.member):
             return tried(self._calls, Place(self._step, doing.path, files, doing.poll, label), attempt)
@@ -201,7 +202,7 @@ class _Group:
         ranked = sorted(passed, key=lambda entry: (-entry.score, sizes[entry.name]))
         winner = next((entry for entry in passed if entry.name == self._winner), ranked[0])
         took = self._step.apply == "tree" and self._step.writes
-        conflict = _brought(files, tree, winner.tree) if took else ""
+        conflict, after = self._brought(files, tree, winner.tree) if took else ("", "")
         members = tuple(
             entry.made.result if entry is winner and took else _fileless(entry.made.result) for entry in entries
         )
@@ -218,8 +219,17 @@ class _Group:
         elif not took:
             whole |= {"before": "", "after": ""}
         elif self._step.member:
-            whole |= {"before": tree, "after": files.snapshot().tree}
+            whole |= {"before": tree, "after": after}
         return Made(Result(**whole), _why(entries))
+
+    def _brought(self, files: Files, before: str, after: str) -> tuple[str, str]:
+        """Put a member's changes into the workspace: what stands in the way, with nothing done, and its tree then."""
+        with self._calls.alone(files, self._doing.poll):
+            try:
+                conflict = "" if files.bring(before, after) else files.merge(before, after)
+            except GitFailed as failure:
+                conflict = str(failure)
+            return conflict, files.snapshot().tree
 
     def _put_together(self, entries: Sequence[_Entry], tree: str) -> Made:
         """What the lead makes of what all members did."""
@@ -262,6 +272,12 @@ class _Group:
         return None if member.run is not None else self._steps.agents[member.agent or self._step.agent or NOBODY]
 
     def _call(self, number: int, files: Files, told: str) -> Call:
+        call = self._asked(number, files, told)
+        if self._step.strategy == "synthesize" and self._step.member:
+            return call
+        return call._replace(judge=partial(judged, self._step))
+
+    def _asked(self, number: int, files: Files, told: str) -> Call:
         doing, member = self._member(number), self._members[number]
         agent = self._agent(member)
         if agent is None:
@@ -270,11 +286,6 @@ class _Group:
         added = f"\n\n{member.prompt_add}" if member.prompt_add else ""
         prompt = doing.filled(text + added)
         return self._steps.agent_call(doing, agent, prompt + doing._replace(told=told or doing.told).told_prompt, files)
-
-    def _judged(self, made: Made) -> Made:
-        if not made.result.ok or self._step.strategy == "synthesize" or not self._step.member:
-            return made
-        return Made(judged(self._step, made.result), made.why)
 
 
 def names_of(members: Sequence[Member], agent: str | None) -> list[str]:
@@ -311,14 +322,6 @@ def score_of(result: Result) -> float:
     except ValueError:
         return NO_SCORE
     return NO_SCORE if score != score else score  # noqa: PLR0124 - not a number
-
-
-def _brought(files: Files, before: str, after: str) -> str:
-    """Put a member's changes into the workspace; what stands in the way, and then nothing was done."""
-    try:
-        return "" if files.bring(before, after) else files.merge(before, after)
-    except GitFailed as failure:
-        return str(failure)
 
 
 def _fileless(result: Result) -> Result:

@@ -447,3 +447,22 @@ def test_a_flow_with_a_gate_that_nobody_asked_does_not_achieve(stage: Stage) -> 
     )
     done = stage.program.run("wrap", "f", "a note", "-c", "test -f note.txt", "--max-turns", "1", "--json")
     assert (done.code, done.json["state"]) == (3, "max_turns"), done.err
+
+
+def test_steps_that_write_the_same_files_take_turns_and_each_has_its_own_changes_while_readers_run(
+    stage: Stage,
+) -> None:
+    # The reader ends once both writers have written, and the first writer once the reader has begun.
+    text = (
+        '[[step]]\nid = "reads"\nagent = "actor"\nwrites = false\nprompt = "mark reads\\nawait second\\nsay r"\n'
+        '[[step]]\nid = "one"\nagent = "actor"\n'
+        'prompt = "inside in\\nwrite one.txt half\\nawait reads\\nwrite one.txt whole\\nsay 1"\n'
+        '[[step]]\nid = "two"\nagent = "actor"\nprompt = "inside in\\nwrite two.txt whole\\nmark second\\nsay 2"\n'
+        '[[step]]\nid = "told"\nrun = ["printf", "%s@@@@@%s", "{steps.one.diff}", "{steps.two.diff}"]\nneeds = ["reads"]\n'
+    )
+    done = stage.run(text)
+    assert done.code == 0, done.err
+    one, two = done.json["output"].split("@@@@@")
+    assert ("+whole" in one, "one.txt" in one, "two.txt" in one) == (True, True, False)
+    assert ("two.txt" in two, "one.txt" in two) == (True, False)
+    assert max(int(each) for each in (stage.lab / "in").read_text().split()) == 1
