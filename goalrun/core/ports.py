@@ -1,5 +1,6 @@
 """What the loop needs of the world: small protocols in our own values."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
@@ -67,6 +68,7 @@ class Task(NamedTuple):
         place: folder below the turn's for all that is kept of this run; "" for the worker's own.
         chars: how much of its text is wanted.
         env: variables beside the worker's own.
+        idle: seconds without output after which it is ended.
     """
 
     prompt: str
@@ -80,6 +82,7 @@ class Task(NamedTuple):
     place: str = ""
     chars: int = WORKER_TEXT_CHARS
     env: Mapping[str, str] = {}
+    idle: float = math.inf
 
 
 class AnswerNeeded(GoalrunError):

@@ -1,5 +1,6 @@
 """Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ class Call(NamedTuple):
         writes: its changes of files are a part of its result.
         cache: its result may be taken from before.
         poll: ends it, by raising, for a reason of its own.
+        idle: seconds without output after which it is ended.
         judge: holds what it said against what is asked of it; what is not done then is never taken from before.
         settles: what comes of it is what becomes of the step, or the item, at its path: one record says both.
     """
@@ -51,6 +53,7 @@ class Call(NamedTuple):
     writes: bool = True
     cache: bool = True
     poll: Callable[[], None] = lambda: None
+    idle: float = math.inf
     judge: Callable[[Result], Result] = lambda result: result
     settles: bool = False
 
@@ -418,6 +421,7 @@ class Calls:
                 place=own,
                 chars=TEXT_CHARS,
                 env=call.env,
+                idle=call.idle,
             )
             try:
                 report = worker.run(task, on_process)

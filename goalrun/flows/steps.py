@@ -1,5 +1,6 @@
 """One step: its kind, its items, its attempts, its gate and what its answer has to be."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -207,6 +208,7 @@ class Steps:
             writes=step.writes,
             cache=step.cache,
             poll=doing.poll,
+            idle=step.idle_timeout or math.inf,
         )
 
     def tree_before(self, doing: Doing) -> str:

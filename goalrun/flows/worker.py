@@ -7,6 +7,7 @@ from goalrun.core.flow.model import Flow, Result
 from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
+from goalrun.errors import SpecError
 from goalrun.flows.calls import Calls, Made
 from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
@@ -68,10 +69,13 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     scope, step = doing.scope, doing.step
     flow = scope.flows[step.flow or ""]
     deep = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
-    given = step.with_ if doing.literal else deep
+    try:
+        args = complete(step.with_ if doing.literal else deep, flow.args)
+    except SpecError as failure:
+        return Made(Result(status="failed", reason=f"flow {flow.name!r}: {failure}"))
     inner = Scope(
         flow=flow,
-        args=complete(given, flow.args),
+        args=args,
         settled={},
         state=scope.state,
         files=scope.files,

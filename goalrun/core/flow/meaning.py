@@ -24,6 +24,7 @@ _RULES = (
     _Rule(("concurrency",), lambda step: step.each is not None or bool(step.member), "each or member"),
     _Rule(("with_",), lambda step: step.kind in {"flow", "python"}, "flow or python"),
     _Rule(("agent", "model"), lambda step: step.kind in {"prompt", "member", "python"}, "prompt or member"),
+    _Rule(("idle_timeout",), lambda step: step.kind in {"prompt", "run", "member"}, "prompt, run or member"),
     _Rule(("apply",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'),
     _Rule(
         ("workspace",),

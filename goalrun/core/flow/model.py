@@ -29,8 +29,19 @@ class _Keyed(Value):
 
 
 class Arg(Value):
-    """One argument of a flow. ``default`` is used where none is given; without one it is null, or ``required``."""
+    """One argument of a flow. ``default`` is used where none is given; without one it is null, or ``required``.
 
+    Attributes:
+        type: what it has to be; text from a command line is read as that. A path is relative, and stays below.
+        enum: what it may be.
+        min: the least that a number may be.
+        max: the most.
+    """
+
+    type: Literal["string", "int", "number", "bool", "path", "json"] | None = None
+    enum: tuple[Json, ...] = ()
+    min: float | None = None
+    max: float | None = None
     default: Json = None
     required: bool = False
     help: str = ""
@@ -91,6 +102,7 @@ class Step(_Keyed):
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
         expect: what its JSON has to be: ``"json"``, ``"array"``, a table of allowed values, or a JSON Schema's file.
+        idle_timeout: how long a call may print nothing.
         writes: False runs it read-only where that can be done, and leaves the tree out of what it is recognised by.
         cache: False never takes its result from an earlier run, and asks a person where it may have been cut.
         cache_tree: False recognises it whatever the files are.
@@ -130,6 +142,7 @@ class Step(_Keyed):
     final: bool = False
     expect: str | JsonObject | None = None
     timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
     concurrency: int | None = Field(default=None, ge=1, le=64)
     env: Mapping[str, str] = {}
     writes: bool = True
