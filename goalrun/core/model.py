@@ -201,6 +201,7 @@ class WorkerReport(Value):
     denials: tuple[str, ...] = ()
     wait_for: str = ""
     steps: Mapping[str, StepRecord] = {}
+    source: str = ""
     untied: tuple[str, ...] = ()
 
 

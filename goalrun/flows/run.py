@@ -4,7 +4,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from heapq import heappop, heappush
 
 from goalrun.core.flow.model import Result, Step
-from goalrun.core.flow.moves import ending, joined
+from goalrun.core.flow.moves import ending, joined, with_finally
 from goalrun.core.flow.plan import edges, final_step
 from goalrun.core.flow.when import parse
 from goalrun.core.ports import AnswerNeeded
@@ -29,7 +29,7 @@ class FlowRun:
         self._running: dict[Future[Result], Step] = {}
         self._failure: Exception | None = None
         self._question: AnswerNeeded | None = None
-        every = scope.flow.steps
+        self._every = every = scope.flow.main
         self._needs = {step.id: edges(step) for step in every}
         self._numbers = {step.id: number for number, step in enumerate(every)}
         self._of_calls = {step.id for step in every if step.kind not in CONTAINERS and step.each is None}
@@ -65,7 +65,10 @@ class FlowRun:
         result = ending(scope.flow, final_step(scope.flow), self._whole())
         if result.status == "waiting" and self._question is not None:
             raise self._question
-        return result
+        last = [step for step in scope.flow.steps if step.finally_]
+        for step in last:
+            scope.settled[step.id] = self._steps.do(scope, step)
+        return with_finally(result, {step.id: scope.settled[step.id] for step in last})
 
     def _move(self, pool: ThreadPoolExecutor) -> None:
         """Start and skip what can be, until nothing more moves."""
@@ -96,7 +99,7 @@ class FlowRun:
         # A guard is looked at when its step could start.
         for ready in self._ready if self._leaves < self._scope.flow.concurrency else self._ready[:1]:
             while ready:
-                step = self._scope.flow.steps[heappop(ready)]
+                step = self._every[heappop(ready)]
                 if step.id in self._left:
                     return step, "" if self._holds(step) else f"its guard does not hold: {step.when}"
         return None
@@ -126,7 +129,7 @@ class FlowRun:
     def _whole(self) -> dict[str, Result]:
         """What became of each step; one that could not move waits for a person, as another one does."""
         settled = dict(self._scope.settled)
-        for step in self._scope.flow.steps:
+        for step in self._scope.flow.main:
             settled.setdefault(step.id, Result(status="waiting", reason=str(self._question or "")))
             if self._left_out and settled[step.id].reason == self._left_out:
                 # Only where something was in fact left out.

@@ -203,13 +203,17 @@ class Steps:
             files=files or doing.scope.files,
             tree=self.tree_before(doing) if step.writes and step.cache_tree else "",
             timeout=step.timeout or self.calls.task.timeout,
-            rest=[expect, dict(env), step.writes, step.gate, step.on_unclear],
+            rest=[expect, dict(env), step.writes, step.gate, step.on_unclear, *self._once(step)],
             env=env,
             writes=step.writes,
             cache=step.cache,
             poll=doing.poll,
             idle=step.idle_timeout or math.inf,
         )
+
+    def _once(self, step: Step) -> tuple[int, ...]:
+        """What runs finally runs at the end of each run."""
+        return (self.calls.task.turn, self.calls.task.attempt) if step.finally_ else ()
 
     def tree_before(self, doing: Doing) -> str:
         """What stands for the files that a step begins with."""

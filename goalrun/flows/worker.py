@@ -121,6 +121,7 @@ def _report(result: Result, calls: Calls, seconds: float, flow: Flow) -> WorkerR
         vetoed=result.reason if vetoed and not stopped and not alone else "",
         agent=flow.name,
         steps=calls.steps,
+        source=result.source,
     )
 
 

@@ -466,3 +466,66 @@ def test_steps_that_write_the_same_files_take_turns_and_each_has_its_own_changes
     assert ("+whole" in one, "one.txt" in one, "two.txt" in one) == (True, True, False)
     assert ("two.txt" in two, "one.txt" in two) == (True, False)
     assert max(int(each) for each in (stage.lab / "in").read_text().split()) == 1
+
+
+CLEANS = (
+    '[[step]]\nid = "clean"\nfinally = true\n'
+    'run = ["bash", "-c", "echo $0 >> {lab}/cleaned; test ! -e {lab}/dirty", "{{steps.work.status}}"]\n'
+    '[[step]]\nid = "work"\nrun = ["bash", "-c", "{work}"]\n'
+    '[[step]]\nid = "more"\nneeds = ["work"]\nrun = ["echo", "more"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "status"), [("echo work", 0, "done"), ("exit 3", 14, "failed"), ("exit 75", 6, "blocked")]
+)
+def test_what_runs_finally_runs_after_every_end_and_changes_none(
+    work: str, code: int, status: str, stage: Stage
+) -> None:
+    done = stage.run(
+        CLEANS.replace("{lab}", str(stage.lab)).replace("{{", "{").replace("}}", "}").replace("{work}", work)
+    )
+    assert (done.code, done.json["steps"]["clean"]["status"]) == (code, "done"), done.err
+    assert (stage.lab / "cleaned").read_text().split() == [status]
+    if code:
+        # A run that is taken up again ends again.
+        assert stage.program.run("resume", done.json["id"]).code == code
+        assert (stage.lab / "cleaned").read_text().split() == [status] * 2
+    else:
+        assert (done.json["output"], done.json["source"]) == ("more", "more")
+
+
+def test_what_runs_finally_and_fails_is_told_and_the_flow_is_done_all_the_same(stage: Stage) -> None:
+    stage.mark("dirty")
+    done = stage.run(
+        CLEANS.replace("{lab}", str(stage.lab)).replace("{{", "{").replace("}}", "}").replace("{work}", "true")
+    )
+    assert (done.code, done.json["output"]) == (0, "more"), done.err
+    assert done.json["steps"]["clean"]["status"] == "failed"
+    assert "finally, clean is failed: " in done.json["detail"]
+
+
+def test_a_step_that_prints_nothing_for_too_long_is_ended_and_says_so(stage: Stage) -> None:
+    done = stage.run('[[step]]\nid = "s"\nidle_timeout = "1s"\nrun = ["bash", "-c", "echo begun; sleep 600"]\n')
+    assert (done.code, done.json["steps"]["s"]["text"]) == (14, "begun"), done.err
+    assert done.json["steps"]["s"]["reason"] == "it printed nothing for too long"
+
+
+def test_a_result_counts_steps_and_workers_and_names_the_step_of_the_output(stage: Stage) -> None:
+    first = stage.run(
+        '[[step]]\nid = "a"\nrun = ["echo", "from a"]\nwrites = false\n'
+        f'[[step]]\nid = "each"\neach = [1, 2, 3]\nrun = ["bash", "-c", "test $0 != 2 -o -e {stage.lab}/ok", "{{item}}"]\n'
+        '[[step]]\nid = "last"\nneeds = ["each"]\nrun = ["true"]\n'
+    )
+    assert first.code == 14, first.err
+    assert first.json["counts"] == {
+        "steps": {"done": 1, "failed": 1, "skipped": 1, "cached": 0},
+        "workers": {"done": 3, "failed": 1, "skipped": 1, "cached": 0},
+    }
+    assert (first.json["output"], first.json["source"]) == ("from a", "a")
+    stage.mark("ok")
+    done = stage.program.run("resume", first.json["id"], "--json")
+    assert (done.code, done.json["source"]) == (0, "last"), done.err
+    assert done.json["counts"]["workers"] == {"done": 5, "cached": 3}
+    shown = stage.program.run("show", first.json["id"]).out
+    assert "  workers     5 done, 3 cached\n  output      of last\n" in shown

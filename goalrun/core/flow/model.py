@@ -101,6 +101,7 @@ class Step(_Keyed):
         join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
+        finally_: runs when all others are over, whatever became of them, and changes nothing of that (key ``finally``).
         expect: what its JSON has to be: ``"json"``, ``"array"``, a table of allowed values, or a JSON Schema's file.
         idle_timeout: how long a call may print nothing.
         writes: False runs it read-only where that can be done, and leaves the tree out of what it is recognised by.
@@ -140,6 +141,7 @@ class Step(_Keyed):
     retry: Retry = Retry()
     optional: bool = False
     final: bool = False
+    finally_: bool = Field(default=False, alias="finally")
     expect: str | JsonObject | None = None
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
@@ -193,6 +195,11 @@ class Flow(Value):
     source: str = ""
     code: Mapping[str, str] = {}
 
+    @property
+    def main(self) -> tuple[Step, ...]:
+        """The steps that its outcome is made of: all but those that run finally."""
+        return tuple(step for step in self.steps if not step.finally_)
+
     def step(self, name: str) -> Step:
         """A step by its id."""
         return next(step for step in self.steps if step.id == name)
@@ -213,6 +220,7 @@ class Result(Value):
         tokens: what it used; None is unknown.
         by: who blocked it: a gate, a person, a budget, or the worker itself.
         winner: which member's files were taken.
+        source: of a flow: the step whose output it is.
         members: what became of each item, or of each member.
     """
 
@@ -231,6 +239,7 @@ class Result(Value):
     before: str = ""
     after: str = ""
     winner: str = ""
+    source: str = ""
     members: tuple["Result", ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)

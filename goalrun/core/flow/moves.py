@@ -46,13 +46,15 @@ def ending(flow: Flow, final: Step, settled: Mapping[str, Result]) -> Result:
 
     Its output is that of the final step, else of the last step in order that is done.
     """
-    done = [step for step in flow.steps if settled[step.id].ok]
+    steps = flow.main
+    done = [step for step in steps if settled[step.id].ok]
     source = final if settled[final.id].ok else done[-1] if done else None
     told = settled[source.id] if source is not None else Result(status="skipped", text="(no output)")
     output = {"text": told.text, "json": told.json_, "agent": told.agent, "model": told.model}
-    blocked = next((step for step in flow.steps if settled[step.id].status == "blocked"), None)
-    waiting = next((step for step in flow.steps if settled[step.id].status == "waiting"), None)
-    failed = [step for step in flow.steps if settled[step.id].status == "failed" and not step.optional]
+    output["source"] = source.id if source is not None else ""
+    blocked = next((step for step in steps if settled[step.id].status == "blocked"), None)
+    waiting = next((step for step in steps if settled[step.id].status == "waiting"), None)
+    failed = [step for step in steps if settled[step.id].status == "failed" and not step.optional]
     if blocked is not None:
         why = settled[blocked.id]
         text = f"{blocked.id} blocked the flow: {why.reason}\n\n{why.text}".strip()
@@ -65,3 +67,9 @@ def ending(flow: Flow, final: Step, settled: Mapping[str, Result]) -> Result:
     if not done:
         return Result(status="failed", reason="no step ran", **output)
     return Result(status="done", **output)
+
+
+def with_finally(result: Result, ended: Mapping[str, Result]) -> Result:
+    """What becomes of a flow after the steps that run finally: the same, and what of them is not done is told."""
+    bad = [f"finally, {name} {_became(each)}: {each.reason}" for name, each in ended.items() if not each.ok]
+    return Result(**{**dict(result), "reason": "; ".join(filter(None, (result.reason, *bad)))})

@@ -158,6 +158,7 @@ def _of_args(flow: Flow) -> Iterator[Problem]:
 
 def _of_whole(flow: Flow) -> Iterator[Problem]:
     yield from _of_args(flow)
+    yield from _of_finally(flow)
     if "budget" in flow.model_fields_set and flow.budget.usd is None and flow.budget.tokens is None:
         yield Problem(("budget",), "the budget limits nothing", "usd = 1.5, or tokens = 500_000")
     for name, times in Counter(step.id for step in flow.steps).items():
@@ -195,6 +196,16 @@ def _of_agents(flow: Flow, known: frozenset[str]) -> Iterator[Problem]:
         # An agent may have the name of the one that it uses, so its own flow's names do not count.
         if "use" in table and (not isinstance(used, str) or used not in known):
             yield from _unknown(("agents", name, "use"), "agent", str(used), known)
+
+
+def _of_finally(flow: Flow) -> Iterator[Problem]:
+    if not flow.main:
+        yield Problem(("step", 0, "finally"), "all steps run finally", "one has to be the work that they follow")
+    last = {step.id for step in flow.steps if step.finally_}
+    for number, step in enumerate(flow.steps):
+        for need in last.intersection(edges(step)):
+            what = f"it waits for {need}, which runs when all others are over"
+            yield Problem(("step", number), what, f"take out that, or the finally of {need}")
 
 
 def _of_steps(scope: _Scope) -> Iterator[Problem]:
