@@ -83,7 +83,7 @@ def _steps(worker: WorkerReport) -> Json:
 
 
 def counts(steps: Mapping[str, StepRecord]) -> Json:
-    """How many steps of a flow ended how, and were taken from before; and how many workers: items and members, else steps.
+    """How many steps of a flow ended how, and were reused; and how many workers: items and members, else steps.
 
     Args:
         steps: by their paths, with items (``ID[N]``) and members (``ID/NAME``) below them.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from goalrun.core.events import CallFinished, CallStarted, Event, ProcessStarted, StepSettled
 from goalrun.core.flow.keys import call_key
-from goalrun.core.flow.model import MAX_STEPS, FlowBudget, Result
+from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
 from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
@@ -21,8 +21,6 @@ from goalrun.flows.ports import Files, FlowPorts
 TEXT_CHARS = 5_000_000
 TICK_SECONDS = 0.1
 """Between two looks at whether there is any use in waiting on."""
-MAX_CALLS = 1_000
-"""Of agents, in one run of a flow."""
 COMMAND = "command"
 """The name that a plain command has as a worker."""
 
@@ -105,11 +103,10 @@ class Calls:
 
     Args:
         task: what the goal asks of its worker.
-        concurrency: how many calls run at once.
-        slots: whether agents take slots of the machine's.
+        flow: says how many calls run at once, and how many agents are asked in all.
     """
 
-    def __init__(self, task: Task, ports: FlowPorts, concurrency: int) -> None:
+    def __init__(self, task: Task, ports: FlowPorts, flow: Flow) -> None:
         if task.state is None or task.note is None:
             raise AssertionError("a flow needs the goal's state")
         self.task = task
@@ -123,13 +120,17 @@ class Calls:
         self._writing = threading.Lock()
         self._lines: dict[str, deque[object]] = {}
         self._moved = threading.Condition()
-        self._room = threading.BoundedSemaphore(concurrency)
+        self._room = threading.BoundedSemaphore(flow.concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
         self._numbers = {
             key: max(numbers) for key, numbers in _by_key({**self.state.flow.calls, **self.state.flow.begun}).items()
         }
-        self._agents = 0
+        self._most = flow.max_calls
+        # All turns of a run of a flow are that run, resumed.
+        turns = range(1 if self.state.spec.alone else task.turn, task.turn + 1)
+        done = self.state.flow.calls.values()
+        self._agents = sum(each.agent != COMMAND and each.turn in turns for each in done)
         self._halted: Exception | None = None
         self.steps: dict[str, StepRecord] = {}
 
@@ -325,8 +326,13 @@ class Calls:
             return
         with self._lock:
             self._agents += 1
-            if self._agents > MAX_CALLS:
-                raise AgentFailure(f"{call.path}: {MAX_CALLS} agents are the most in one run of a flow", kind="refused")
+            if self._agents > self._most:
+                raise AgentFailure(
+                    f"{call.path}: {self._most} calls of agents are the most in one run of this flow",
+                    hint="raise max_calls in its file, then goalrun resume --flow",
+                    kind="refused",
+                    usage=NOTHING_SPENT,
+                )
 
     def _made(self, call: Call, begun: CallStarted, why: str) -> Made:
         before = call.files.snapshot().tree if call.writes else ""

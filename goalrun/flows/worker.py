@@ -28,7 +28,7 @@ class FlowWorker:
     def run(self, task: Task, on_process: OnProcess) -> WorkerReport:  # noqa: ARG002 - its calls record their own
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
-        calls = Calls(task, self._ports, self._use.flow.concurrency)
+        calls = Calls(task, self._ports, self._use.flow)
         steps = Steps(
             calls,
             self._use.agents,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from goalrun.core.value import Json, JsonObject, Seconds, Text, Value, seconds
+from goalrun.core.value import Json, JsonObject, Pause, Seconds, Text, Value
 
 MAX_STEPS = 1_000
 MAX_PROMPT_CHARS = 5_000_000
@@ -18,7 +18,12 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+_TEXT = {"type": "string", "minLength": 1}
+Names = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+]
 """One text, or a list of them."""
 
 
@@ -51,7 +56,7 @@ class Retry(Value):
     """How often a failed call is tried again: after ``delay * factor^k`` seconds, at most a minute."""
 
     max: int = Field(default=0, ge=0, le=20)
-    delay: Annotated[float, BeforeValidator(seconds), Field(ge=0, le=60)] = 0.0
+    delay: Pause = 0.0
     factor: float = Field(default=1.0, ge=1, le=10)
 
     def pause(self, failed: int) -> float:
@@ -178,6 +183,7 @@ class Flow(Value):
     Attributes:
         args: what it takes, in order; text without names goes to the first.
         concurrency: how many calls run at once.
+        max_calls: how many calls of agents one run may take in all; those of the flow that is run count.
         agents: names that its steps use, as a configuration's ``[agents.NAME]``, or ``use`` and ``model``.
         flows: flows that its steps use, by name.
         source: the file that it came from; "" for one made by a program.
@@ -188,6 +194,7 @@ class Flow(Value):
     description: str = ""
     args: Mapping[str, Arg] = {}
     concurrency: int = Field(default=4, ge=1, le=64)
+    max_calls: int = Field(default=1_000, ge=1, le=100_000)
     budget: FlowBudget = FlowBudget()
     agents: Mapping[str, JsonObject] = {}
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
