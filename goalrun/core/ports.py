@@ -12,6 +12,7 @@ from goalrun.core.model import (
     ProcessIdentity,
     Session,
     Snapshot,
+    Stop,
     Usage,
     VerificationReport,
     WorkerReport,
@@ -91,6 +92,14 @@ class AnswerNeeded(GoalrunError):
     def __init__(self, question: str, key: str) -> None:
         super().__init__(question)
         self.key = key
+
+
+class LimitReached(GoalrunError):
+    """A limit of the goal's is reached in the middle of a worker's turn, which can be taken up again."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.detail)
+        self.stop = stop
 
 
 class Clock(Protocol):

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple
 
+from goalrun.core.decide import budget_stop
 from goalrun.core.events import CallFinished, CallStarted, Event, ProcessStarted, StepSettled
 from goalrun.core.flow.keys import call_key
 from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
 from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
-from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
+from goalrun.core.ports import AgentFailure, AnswerNeeded, LimitReached, OnProcess, Task
+from goalrun.core.prompt import turn_time
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json
 from goalrun.errors import Interrupted
@@ -115,6 +117,7 @@ class Calls:
         self.spent: Usage = NOTHING_SPENT
         self._bills: list[tuple[str, Usage]] = []
         self._limited: set[str] = set()
+        self._begun = ports.clock.monotonic()
         self._note = task.note
         self._queue: list[_Told] = []
         self._writing = threading.Lock()
@@ -316,10 +319,27 @@ class Calls:
         try:
             poll()
             with nullcontext() if call.command else self.ports.slots(poll):
+                self._within(call)
                 self._count(call)
                 yield
         finally:
             self._room.release()
+
+    @property
+    def _usage(self) -> Usage:
+        """What the goal has spent by now."""
+        seconds = self.state.usage.seconds + self.ports.clock.monotonic() - self._begun
+        with self._lock:
+            return Usage(**{**dict(self.state.usage.plus(self.spent)), "seconds": seconds})
+
+    def _within(self, call: Call) -> None:
+        """Start nothing, but commands that spend nothing, once a limit of the goal's is reached."""
+        usage = self._usage
+        if call.command:
+            usage = Usage(**{**dict(NOTHING_SPENT), "seconds": usage.seconds})
+        stop = budget_stop(self.state, usage)
+        if stop is not None:
+            raise LimitReached(stop)
 
     def _count(self, call: Call) -> None:
         if call.command:
@@ -361,6 +381,8 @@ class Calls:
         if isinstance(ended, Cancelled):
             raise ended
         self.check()
+        if report.outcome == "timeout":
+            self._within(call)
         return made
 
     def _finished(
@@ -422,7 +444,7 @@ class Calls:
             worker = self.ports.hire(agent, call.files.folder, writes=call.writes, poll=call.poll)
             task = self.task._replace(
                 prompt=call.prompt,
-                timeout=min(call.timeout, self.task.timeout),
+                timeout=min(call.timeout, turn_time(self.state.spec.limits, self._usage)),
                 session=None,
                 place=own,
                 chars=TEXT_CHARS,

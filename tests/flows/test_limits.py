@@ -51,7 +51,9 @@ FOUR = "".join(
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_limit_of_tokens_in_the_middle_of_a_flow_ends_it_and_a_higher_one_goes_on(alone: bool, stage: Stage) -> None:
+def test_a_limit_of_tokens_in_the_middle_of_a_flow_ends_it_and_a_higher_one_goes_on(
+    *, alone: bool, stage: Stage
+) -> None:
     flow = FOUR.replace("{act}", "")
     stage.flow(flow)
     words = ("flow", "run", "f") if alone else ("wrap", "f", "x", "-c", "test -e done.txt", "--max-turns", "9")

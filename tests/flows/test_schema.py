@@ -1,4 +1,4 @@
-"""The JSON Schema of flow files: what ships and what the specification shows fits it, what is wrong in form does not."""
+"""The JSON Schema of flow files: what ships and what the specification shows fits it, and what is wrong does not."""
 
 import json
 import tomllib
