@@ -1,103 +1,22 @@
 """Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
 
-import math
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
 from goalrun.core.decide import budget_stop
 from goalrun.core.events import CallFinished, CallStarted, Event, ProcessStarted, StepSettled
-from goalrun.core.flow.keys import call_key
 from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
-from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, LimitReached, OnProcess, Task
 from goalrun.core.prompt import turn_time
-from goalrun.core.spec import AgentSpec
-from goalrun.core.value import Json
 from goalrun.errors import Interrupted
+from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of, refused, result_of
+from goalrun.flows.notes import TICK_SECONDS, Notes, Turns
 from goalrun.flows.ports import Files, FlowPorts
 
 TEXT_CHARS = 5_000_000
-TICK_SECONDS = 0.1
-"""Between two looks at whether there is any use in waiting on."""
-COMMAND = "command"
-"""The name that a plain command has as a worker."""
-
-
-class Call(NamedTuple):
-    """One call.
-
-    Attributes:
-        path: the step, with item and member where there are several.
-        tree: what stands for the files in its key; "" leaves them out.
-        rest: what else is in its key.
-        writes: its changes of files are a part of its result.
-        cache: its result may be taken from before.
-        poll: ends it, by raising, for a reason of its own.
-        idle: seconds without output after which it is ended.
-        judge: holds what it said against what is asked of it; what is not done then is never taken from before.
-        settles: what comes of it is what becomes of the step, or the item, at its path: one record says both.
-    """
-
-    path: str
-    agent: AgentSpec
-    prompt: str
-    files: Files
-    tree: str
-    timeout: float
-    rest: Json = None
-    env: Mapping[str, str] = {}
-    writes: bool = True
-    cache: bool = True
-    poll: Callable[[], None] = lambda: None
-    idle: float = math.inf
-    judge: Callable[[Result], Result] = lambda result: result
-    settles: bool = False
-
-    @property
-    def command(self) -> bool:
-        """Whether it is a plain command, which spends nothing."""
-        return self.agent.name == COMMAND
-
-    @property
-    def key(self) -> str:
-        """What it is recognised by."""
-        who: Json = [list(self.agent.command), self.agent.model, dict(self.agent.env)]
-        return call_key(COMMAND if self.command else "agent", who, self.prompt, self.rest, self.tree)
-
-
-class Made(NamedTuple):
-    """A call that is over.
-
-    Attributes:
-        why: it was not taken from before, where something like it was there.
-        kept: the file with its words, and the digest of that; where it is one call.
-        settled: the step that it is all of is recorded.
-    """
-
-    result: Result
-    why: str = ""
-    kept: tuple[str, str] = ("", "")
-    settled: bool = False
-
-
-class _Told:
-    """Events of one thread on their way to the journal."""
-
-    def __init__(self, events: Sequence[Event]) -> None:
-        self.events = events
-        self.over = False
-        self.failure: BaseException | None = None
-
-
-class Cancelled(Interrupted):
-    """A call is not needed any more: somebody else was faster."""
-
-    def __init__(self) -> None:
-        super().__init__("stop", "it is not needed any more")
 
 
 class Calls:
@@ -118,11 +37,8 @@ class Calls:
         self._bills: list[tuple[str, Usage]] = []
         self._limited: set[str] = set()
         self._begun = ports.clock.monotonic()
-        self._note = task.note
-        self._queue: list[_Told] = []
-        self._writing = threading.Lock()
-        self._lines: dict[str, deque[object]] = {}
-        self._moved = threading.Condition()
+        self.note = Notes(task.note)
+        self._turns = Turns()
         self._room = threading.BoundedSemaphore(flow.concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
@@ -170,50 +86,19 @@ class Calls:
             )
             return self._made(call, begun, why)
 
-    @contextmanager
-    def alone(self, files: Files, poll: Callable[[], None]) -> Iterator[None]:
-        """Have files for oneself, in the order of asking: what changes in them meanwhile is one's own doing."""
-        mine, line = object(), self._lines.setdefault(files.folder, deque())
-        with self._moved:
-            line.append(mine)
-        try:
-            with self._moved:
-                while line[0] is not mine:
-                    self._moved.wait(TICK_SECONDS)
-                    self.check()
-                    poll()
-            yield
-        finally:
-            with self._moved:
-                line.remove(mine)
-                self._moved.notify_all()
+    def alone(self, files: Files, poll: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have files for oneself; see ``Turns.alone``."""
+
+        def both() -> None:
+            self.check()
+            poll()
+
+        return self._turns.alone(files, both)
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
         with self._lock:
             return call.cache and bool(self._left.get(call.key))
-
-    def note(self, *events: Event) -> None:
-        """Make events durable, together with what other threads have to record at the same time."""
-        mine = _Told(events)
-        with self._lock:
-            self._queue.append(mine)
-        with self._writing:
-            if not mine.over:
-                self._write()
-        if mine.failure is not None:
-            raise mine.failure
-
-    def _write(self) -> None:
-        with self._lock:
-            told, self._queue = self._queue, []
-        failure: BaseException | None = None
-        try:
-            self._note(*(event for each in told for event in each.events))
-        except BaseException as failed:  # noqa: BLE001 - raised by each of those whose events they are
-            failure = failed
-        for each in told:
-            each.over, each.failure = True, failure
 
     def settle(self, path: str, made: Made) -> None:
         """Record what became of a step, of an item or of a member."""
@@ -405,7 +290,7 @@ class Calls:
             why: it was not taken from before.
         """
         place, before = at
-        result = _result(call, report)
+        result = result_of(call, report)
         result = call.judge(result) if result.ok else result
         after = call.files.snapshot().tree if call.writes else ""
         usage = NOTHING_SPENT if call.command else report.usage
@@ -467,14 +352,6 @@ class Calls:
         return self.ports.shelf.put(f"turns/turn-{self.task.turn}/{place}", result)
 
 
-def refused(told: str, question: str) -> Result | None:
-    """What a person's no makes of a step; None where the answer is no refusal."""
-    reason = refusal(told)
-    if reason is None:
-        return None
-    return Result(status="blocked", reason=reason or f"a person said no to: {question}", by="person", text="(reject)")
-
-
 def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
     """The numbers of each key, in order, out of names like ``KEY:NUMBER``."""
     found: dict[str, list[int]] = {}
@@ -489,30 +366,3 @@ def _all(failures: Iterable[AgentFailure], last: Usage | None) -> Usage | None:
     for failure in failures:
         last = (failure.usage or Usage()).plus(last or Usage())
     return last
-
-
-def _result(call: Call, report: WorkerReport) -> Result:
-    status = {"ok": "done", "blocked": "blocked"}.get(report.outcome, "failed")
-    reason = report.reason or ("" if status != "failed" else _ended(report))
-    if status == "done" and not call.command and not report.text.strip():
-        status, reason = "failed", f"{call.agent.name} said nothing"
-    return Result(
-        status=status,
-        reason=reason,
-        by="worker" if status == "blocked" else "",
-        # As a shell's $(...) has it: what echo says equals the word that it said.
-        text=report.text.rstrip("\n"),
-        seconds=report.seconds,
-        attempts=1,
-        agent=report.agent or call.agent.name,
-        model=report.model,
-    )
-
-
-def _ended(report: WorkerReport) -> str:
-    return "it took too long" if report.outcome == "timeout" else f"it ended with exit status {report.exit_code}"
-
-
-def folder_of(path: str) -> str:
-    """A step's path as a name of a folder, or of a ref."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in path)[:80]

@@ -12,7 +12,7 @@ from goalrun.core.flow.model import Member, Result
 from goalrun.core.ports import AgentFailure
 from goalrun.core.spec import AgentSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
-from goalrun.flows.calls import COMMAND, Call, Cancelled, Made, folder_of
+from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, Proof, tried
 from goalrun.flows.scope import fence_token

@@ -20,7 +20,7 @@ from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json, JsonObject
 from goalrun.errors import Interrupted, UserError
-from goalrun.flows.calls import COMMAND, Made, folder_of
+from goalrun.flows.call import COMMAND, Made, folder_of
 from goalrun.flows.scope import json_of
 from goalrun.flows.steps import Doing, Steps, total
 

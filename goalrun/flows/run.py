@@ -8,7 +8,8 @@ from goalrun.core.flow.moves import ending, joined, with_finally
 from goalrun.core.flow.plan import edges, final_step
 from goalrun.core.flow.when import parse
 from goalrun.core.ports import AnswerNeeded
-from goalrun.flows.calls import Calls, Made
+from goalrun.flows.call import Made
+from goalrun.flows.calls import Calls
 from goalrun.flows.scope import Scope
 from goalrun.flows.steps import Steps
 

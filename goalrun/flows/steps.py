@@ -17,7 +17,8 @@ from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
 from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json
-from goalrun.flows.calls import COMMAND, Call, Calls, Made, refused
+from goalrun.flows.call import COMMAND, Call, Made, refused
+from goalrun.flows.calls import Calls
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, tried
 from goalrun.flows.scope import Scope, fence_token

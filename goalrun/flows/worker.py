@@ -8,7 +8,8 @@ from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerR
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.errors import SpecError
-from goalrun.flows.calls import Calls, Made
+from goalrun.flows.call import Made
+from goalrun.flows.calls import Calls
 from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
 from goalrun.flows.python import FunctionRun
