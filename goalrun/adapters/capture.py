@@ -106,7 +106,9 @@ class Capture:
             self._write(b"\n[... %d bytes left out ...]\n" % left_out)
         self._write(rest[over:])
         try:
-            os.fsync(self.file)
+            # Of an output that is empty nothing can be lost.
+            if os.fstat(self.file).st_size:
+                os.fsync(self.file)
         except OSError as failure:
             self._fail(failure)
         os.close(self.file)

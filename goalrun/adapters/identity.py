@@ -93,12 +93,13 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     """
     import psutil
 
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        found = [process for process in _belonging(sessions, variable, mark, since) if process.pid not in spared]
-        if not found:
+        if not (found := [*_belonging(sessions, variable, mark, since)]):
+            break
+        spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+        if not (found := [process for process in found if process.pid not in spared]):
             break
         for process in found:
             with suppress(psutil.Error):
@@ -151,7 +152,6 @@ def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "I
         with suppress(psutil.Error, OSError):
             if since and process.create_time() < since - CLOCK_STEP_SECONDS:
                 continue
-            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
-                continue
-            if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:
+            ours = os.getsid(process.pid) in sessions or process.environ().get(variable) == mark
+            if ours and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
                 yield process

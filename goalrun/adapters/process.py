@@ -6,6 +6,7 @@ file does the watching, so that this also holds when goalrun itself is killed.
 """
 
 import json
+import math
 import os
 import select
 import signal
@@ -45,6 +46,7 @@ class Command(NamedTuple):
         stderr: the file for standard error; None puts it into ``stdout``'s, in order.
         stdin: a file; None is the null device.
         timeout: seconds.
+        idle: seconds without any output after which it is ended as well.
         secrets: values replaced in the output before it is written.
         umask: None keeps the caller's.
         status: a new file in which the launcher that ``argv`` begins with records, on ``STATUS_FD``, that it did its
@@ -63,6 +65,7 @@ class Command(NamedTuple):
     umask: int | None = None
     status: Path | None = None
     launcher: str = ""
+    idle: float = math.inf
 
 
 class Finished(NamedTuple):
@@ -71,12 +74,14 @@ class Finished(NamedTuple):
     Attributes:
         exit_code: its exit status; negative is the signal that ended it.
         survivors: processes that it left behind and that were killed.
+        idle: it timed out because it printed nothing for so long.
     """
 
     exit_code: int
     timed_out: bool
     seconds: float
     survivors: int
+    idle: bool = False
 
 
 class Unstartable(ProcessFailure):
@@ -123,6 +128,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "stdout": str(command.stdout),
         "stderr": str(command.stderr) if command.stderr else None,
         "timeout": command.timeout,
+        # JSON has no infinity; a year of silence is no less.
+        "idle": min(command.idle, 3e7),
         "grace": GRACE_SECONDS,
         "head": HEAD_BYTES,
         "tail": TAIL_BYTES,
@@ -205,7 +212,7 @@ def _finished(status: dict[str, Any], command: Command) -> Finished:
     if command.status is not None and not status["timed_out"]:
         inside = _launched(command.status, command, exit_code)
         exit_code = exit_code if inside is None else inside
-    return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"])
+    return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"], status["idle"])
 
 
 def _launched(record: Path, command: Command, exit_code: int) -> int | None:

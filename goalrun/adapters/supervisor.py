@@ -194,6 +194,7 @@ class Supervision:
         self.exit: int | None = None
         self.asked = ""
         self.timed_out = False
+        self.idle = False
         self.kill_at: float | None = None
 
     def run(self) -> None:
@@ -227,6 +228,7 @@ class Supervision:
             os._exit(0)
         started = time.monotonic()
         self.deadline = started + self.order["timeout"]
+        self.heard = started
         os.write(go, b"g")
         os.close(go)
         # Closes without a word when exec succeeds.
@@ -242,6 +244,7 @@ class Supervision:
             status=self.exit,
             seconds=seconds,
             timed_out=self.timed_out,
+            idle=self.idle,
             survivors=survivors,
             immortal=immortal,
             captured=captured,
@@ -251,13 +254,14 @@ class Supervision:
         """Until the command has ended: carry its output, its deadline, and what goalrun says."""
         while not self.ended():
             now = time.monotonic()
-            if now >= self.deadline and not self.asked:
-                self.timed_out = True
+            deadline = min(self.deadline, self.heard + self.order["idle"])
+            if now >= deadline and not self.asked:
+                self.timed_out, self.idle = True, deadline < self.deadline
                 self.terminate(self.order["grace"])
             if self.kill_at is not None and now >= self.kill_at:
                 sweep(self.note)
                 self.kill_at = now + 1.0
-            until = min(self.deadline if not self.asked else now + 1.0, self.kill_at or now + 60.0)
+            until = min(deadline if not self.asked else now + 1.0, self.kill_at or now + 60.0)
             sources = [capture.source for capture in self.captures if capture.open]
             ready, _, _ = select.select([0, self.wake, *sources], [], [], max(0.0, min(60.0, until - now)))
             if self.wake in ready:
@@ -266,6 +270,7 @@ class Supervision:
             for capture in self.captures:
                 if capture.source in ready:
                     capture.drain()
+                    self.heard = time.monotonic()
             if 0 in ready:
                 self.listen()
 

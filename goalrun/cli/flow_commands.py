@@ -88,6 +88,16 @@ def check(name: Name, as_json: options.AsJson = False) -> int:
     return flows.check(name, as_json=as_json)
 
 
+@flow.command()
+def schema() -> int:
+    """Print the JSON Schema of flow files, for editors."""
+    from goalrun.cli.render import print_json
+    from goalrun.flows.schema import flow_schema
+
+    print_json(flow_schema())
+    return 0
+
+
 @flow.command("import")
 def import_flow(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="A definition of pi-taskflow.")],

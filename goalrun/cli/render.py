@@ -152,6 +152,7 @@ def show_lines(result: Json) -> Iterator[str]:
             yield f"  agent       {worker['agent']}, model {worker['model'] or '?'}, session {worker['session'] or '-'}"
         for path, step in worker.get("steps", {}).items():
             yield f"  step        {step_line(path, step, sys.stdout)}"
+        yield from counted(worker)
         for tool in worker["denials"]:
             yield f"  denied      {one_line(tool)}"
         for edit in record["snapshot"].get("protected_edits", []):
@@ -161,6 +162,14 @@ def show_lines(result: Json) -> Iterator[str]:
             judged = "achieved" if record["judgement"]["achieved"] else "not achieved"
             yield f"  judge       {judged}: {one_line(record['judgement']['reason'])}"
         yield f"  → {record['decision']}: {one_line(record['reason'], 600)}"
+
+
+def counted(flow: Json) -> Iterator[str]:
+    """How many steps and workers of a flow ended how, and whose output is the flow's."""
+    for what, numbers in flow.get("counts", {}).items():
+        yield f"  {what:<11} {', '.join(f'{number} {name}' for name, number in numbers.items() if number)}"
+    if flow.get("source"):
+        yield f"  output      of {one_line(flow['source'])}"
 
 
 def step_line(path: str, step: Json, stream: IO[str]) -> str:

@@ -40,6 +40,9 @@ def about(step: Step, flow: Flow) -> str:
 
 
 def _order(step: Step) -> Iterator[str]:
+    if step.finally_:
+        yield "finally"
+        return
     needs = edges(step)
     joins = {"all": "after ", "any": "after any of ", "done": "after the end of "}
     if needs:
