@@ -3,7 +3,8 @@
 What a worker in Python uses (``agent``, ``parallel``, …) is in ``goalrun.api``, and loaded when it is asked for.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""What type checkers take for true; importing `typing` would be half of the start of each command."""
 
 if TYPE_CHECKING:
     from goalrun.api import agent, args, ask, budget, check, flow, log, parallel, phase, pipeline

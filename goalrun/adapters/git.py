@@ -38,6 +38,8 @@ SAFE_OPTIONS = (
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
 
+NAME, EMAIL = "goalrun", "goalrun@localhost"
+"""Who writes commits."""
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -45,10 +47,10 @@ _ENVIRONMENT = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_AUTHOR_NAME": "goalrun",
-    "GIT_AUTHOR_EMAIL": "goalrun@localhost",
-    "GIT_COMMITTER_NAME": "goalrun",
-    "GIT_COMMITTER_EMAIL": "goalrun@localhost",
+    "GIT_AUTHOR_NAME": NAME,
+    "GIT_AUTHOR_EMAIL": EMAIL,
+    "GIT_COMMITTER_NAME": NAME,
+    "GIT_COMMITTER_EMAIL": EMAIL,
     "LC_ALL": "C.UTF-8",
 }
 

@@ -116,7 +116,7 @@ class Preparation(NamedTuple):
         made = self.folder / "preparing"
         remove_tree(made)
         private_folder(made)
-        with laid_out(self.spec, self.store, self.folder, self.runner, tree) as here:
+        with laid_out(self.spec, self.store, self.folder, self.runner, tree) as (here, _):
             self._execute(command, here)
             names = [name for name in self.store.left_in(here.top) if name not in self.spec.verification.deps]
             if len(names) > MOST_PATHS:

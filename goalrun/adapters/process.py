@@ -5,7 +5,9 @@ Every command gets its own session, an explicit environment and folder, a deadli
 file does the watching, so that this also holds when goalrun itself is killed.
 """
 
+import ast
 import json
+import marshal
 import os
 import select
 import signal
@@ -140,7 +142,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,
     )
-    _say(supervisor, json.dumps(order).encode("ascii") + b"\n")
+    data = marshal.dumps(order)
+    _say(supervisor, len(data).to_bytes(4, "big") + data)
     return supervisor
 
 
@@ -180,7 +183,7 @@ def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patie
             _say(supervisor, b"t")
     if interrupted is not None:
         raise interrupted
-    status: dict[str, Any] = json.loads(line)
+    status: dict[str, Any] = ast.literal_eval(line.decode("utf-8", "backslashreplace"))
     return status
 
 

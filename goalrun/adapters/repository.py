@@ -1,5 +1,6 @@
 """A bare repository of goalrun's own, and the plumbing to work in it."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from goalrun.adapters.files import identity_of, require_same
 
 BASE_REF = "refs/goalrun/base"
 GITLINK = "160000"
+_HASH = re.compile("[0-9a-f]{40}")
+KEPT = 4
 
 
 class Entry(NamedTuple):
@@ -43,6 +46,7 @@ class Repository:
         self._workspace = workspace
         self._index = folder / "index"
         self._known = identity_of(workspace)
+        self._compared: dict[tuple[str, str], list[Entry]] = {}
 
     def require_workspace(self) -> None:
         """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
@@ -56,7 +60,14 @@ class Repository:
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
-        return list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
+        found = self._compared.get((before, after))
+        if found is None:
+            found = list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
+            if _HASH.fullmatch(before) and _HASH.fullmatch(after):
+                # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
+                kept = list(self._compared.items())[1 - KEPT :]
+                self._compared = {**dict(kept), (before, after): found}
+        return found
 
     def blobs(self, tree: str) -> dict[str, str]:
         """What stands for the content of each file of a tree, by its path as shown."""
@@ -86,6 +97,13 @@ class Repository:
     def ref(self, label: str) -> str | None:
         """The commit under a label; None if there is none."""
         return self._ref(f"refs/goalrun/{label}")
+
+    def refs(self, *labels: str) -> dict[str, str]:
+        """What labels name, those that name something."""
+        names = [f"refs/goalrun/{label}" for label in labels]
+        listing = self._git(["for-each-ref", "--format=%(objectname) %(refname)", *names]).decode("utf-8")
+        found = (line.partition(" ") for line in listing.splitlines())
+        return {name.removeprefix("refs/goalrun/"): commit for commit, _, name in found}
 
     def tree_of(self, commit: str) -> str:
         """The tree of a commit."""

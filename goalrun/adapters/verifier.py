@@ -4,7 +4,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -13,6 +13,7 @@ from goalrun.adapters import baseline, tools
 from goalrun.adapters.baseline import Baseline, CheckBaseline
 from goalrun.adapters.checks import CheckRunner, Ran
 from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.pool import Worktree, pool_of
 from goalrun.adapters.sandbox import Place
 from goalrun.adapters.store import GitStore
 from goalrun.adapters.trees import Plan
@@ -152,14 +153,16 @@ class WorktreeVerifier:
     def _ran_all(self, tree: str, label: str, on_process: OnProcess) -> tuple[list[Ran], list[Tamper]]:
         if not self._spec.checks:
             return [], []
-        worktree = self._spec.verification.worktree
-        with self._laid_out(tree) as place:
-            marks = self._store.marks(place.top) if worktree else {}
+        with self._laid_out(tree) as (place, tree_there):
+            marks = self._store.marks(place.top) if tree_there is not None else {}
             ran = [
                 self._runner.run(command, place, self._output(f"{label}/check-{number}.out"), on_process)
                 for number, command in enumerate(self._spec.checks, start=1)
             ]
-            return ran, self._store.changed_while_checked(place.top, marks) if worktree else []
+            if tree_there is None:
+                return ran, []
+            changed = tree_there.changes(self._store)
+            return ran, self._store.changed_while_checked(place.top, marks, changed)
 
     def _baseline(self, ran: Ran, tree: str, number: int, on_process: OnProcess) -> CheckBaseline:
         """The floor that a check sets on the base, and whether it can be seen to fail."""
@@ -182,7 +185,7 @@ class WorktreeVerifier:
         """The checks that the worker is not shown, once all others have passed, in a worktree of their own."""
         if not self._spec.hidden_checks:
             return []
-        with self._laid_out(tree) as plain:
+        with self._laid_out(tree) as (plain, _):
             copy = plain.home.with_name(HIDDEN)
             place = plain._replace(hidden=copy)
             if (self._folder / HIDDEN).is_dir():
@@ -218,7 +221,7 @@ class WorktreeVerifier:
     def _with_canary(self, ran: Ran, tree: str, output: str, on_process: OnProcess) -> tuple[Ran | None, str]:
         """Run a check once more with a failing test in a copy of its tree; None where none can be planted."""
         token = "".join(secrets.choice(TOKEN_LETTERS) for _ in range(8))
-        with self._laid_out(tree) as place:
+        with self._laid_out(tree) as (place, _):
             start = self._runner.start_folder(place)
             if start is None or ran.runner is None or ran.found is None:
                 return None, ""
@@ -232,30 +235,27 @@ class WorktreeVerifier:
         private_folder(path.parent)
         return path
 
-    def _laid_out(self, tree: str) -> AbstractContextManager[Place]:
+    def _laid_out(self, tree: str) -> AbstractContextManager[tuple[Place, Worktree | None]]:
         return laid_out(self._spec, self._store, self._folder, self._runner, tree)
 
 
 @contextmanager
-def laid_out(spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, tree: str) -> Iterator[Place]:
-    """A fresh worktree of a tree with empty folders around it, for as long as it is used."""
-    scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(folder / "verify")))
+def laid_out(
+    spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, tree: str
+) -> Iterator[tuple[Place, Worktree | None]]:
+    """A clean worktree of a tree with empty folders around it, for as long as it is used; None is the live one."""
+    pool = pool_of(folder, Path(spec.workspace).name)
+    scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(pool.folder)))
     try:
         folders = [scratch / name for name in ("home", "tmp", "reports")]
         for each in folders:
             each.mkdir(mode=0o700)
-        workspace = Path(spec.workspace)
-        if spec.verification.worktree:
-            top = scratch / "tree" / (workspace.name or "workspace")
-            top.mkdir(mode=0o755, parents=True)
-            store.materialise(tree, top)
-            store.export(tree, top)
-        else:
+        with ExitStack() as stack:
+            worktree = stack.enter_context(pool.worktree(store, tree)) if spec.verification.worktree else None
             store.require_workspace()
-            top = workspace
-        place = Place(top, *folders)
-        runner.furnish(place)
-        yield place
+            place = Place(Path(spec.workspace) if worktree is None else worktree.top, *folders)
+            runner.furnish(place)
+            yield place, worktree
     except OSError as failure:
         raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
     finally:

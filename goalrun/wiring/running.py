@@ -14,6 +14,7 @@ from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.hooks import hooked
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.lock import WorkspaceLock, only_runner
+from goalrun.adapters.pool import FOLDER
 from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.store import EMPTY_TREE
 from goalrun.adapters.views import JOURNAL, WAITING
@@ -113,6 +114,9 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     finally:
         with suppress(OSError):
             (folder / WAITING).unlink(missing_ok=True)
+        with suppress(EnvironmentFailure):
+            # Worktrees that were kept for the next turn; the next run removes what cannot be removed now.
+            remove_tree(folder / FOLDER)
         lock.release()
         journal.close()
 
@@ -132,7 +136,7 @@ def _furnish(
     session: Session, folder: Path, state: GoalState, tell: Callable[[str], None], poll: Callable[[], None]
 ) -> None:
     """Make what a goal needs before its first turn, and clear what a killed run left half done."""
-    remove_tree(folder / "verify")
+    remove_tree(folder / FOLDER)
     store = open_store(folder, state.spec)
     if state.base is None:
         store.create()
