@@ -7,7 +7,8 @@ all of it. An entry begins with times of change and of modification, in seconds 
 import hashlib
 import os
 from collections.abc import Iterator
-from struct import pack_into, unpack_from
+from contextlib import suppress
+from struct import pack, pack_into, unpack_from
 
 HEADER, DIGEST = 12, 20
 SECONDS, BLOB, FLAGS, NAME = 4, 40, 60, 62
@@ -15,6 +16,8 @@ EXTENDED, LENGTH = 0x4000, 0xFFF
 KNOWN_VERSIONS = (2, 3)
 TIME_STEP_SECONDS = 2.0
 """How far the clock of a file system may be from ours."""
+CLOCK_STEP_SECONDS = 0.02
+"""How far it may be behind on this machine: it moves with the kernel's ticks."""
 BILLION = 1_000_000_000
 
 
@@ -25,23 +28,34 @@ def is_whole(data: bytes) -> bool:
     return data.startswith(b"DIRC") and unpack_from(">I", data, 4)[0] in KNOWN_VERSIONS
 
 
-def doubted(data: bytes, since: float) -> bytes:
-    """An index that has git read again what changed after a moment, or just before it.
+def doubted(data: bytes, since: float, top: bytes) -> bytes:
+    """An index that has git read again what may have changed since it was read.
 
     Git compares times in seconds: in the second in which it read a file, that could change once more, get its size and
     its time back, and look the same. Files whose time of change is older than the moment at which git began to read
-    cannot; of the others the index forgets that time.
+    cannot. Of the others the time of change has to be the same to the nanosecond, else the index forgets it: the clock
+    of a file system steps every few milliseconds, and no command begins so soon after git has ended.
 
     Args:
         data: the index.
         since: when git began to read, or write, what is in it, in seconds since the epoch.
+        top: the folder that it is about.
     """
     first = max(0, int(since - TIME_STEP_SECONDS)).to_bytes(SECONDS, "big")
-    doubtful = [start for start, _ in entries(data) if data[start : start + SECONDS] >= first]
+    young = [(start, path) for start, path in entries(data) if data[start : start + SECONDS] >= first]
+    doubtful = [start for start, path in young if not _is_as_recorded(data, start, os.path.join(top, path))]  # noqa: PTH118 - bytes
     changed = bytearray(data)
     for start in doubtful:
         changed[start : start + SECONDS] = bytes(SECONDS)
     return _signed(changed) if doubtful else data
+
+
+def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
+    seconds, nanoseconds = unpack_from(">2I", data, start)
+    with suppress(OSError):
+        # Some file systems count in seconds; then nobody can tell.
+        return nanoseconds != 0 and os.lstat(place).st_ctime_ns == seconds * BILLION + nanoseconds
+    return True
 
 
 def in_order(data: bytes, before: bytes, since: float, top: bytes) -> bytes:
@@ -57,11 +71,11 @@ def in_order(data: bytes, before: bytes, since: float, top: bytes) -> bytes:
         since: when that began.
         top: the worktree.
     """
-    first = int(since - TIME_STEP_SECONDS).to_bytes(SECONDS, "big")
+    first = pack(">2I", *divmod(int((since - CLOCK_STEP_SECONDS) * BILLION), BILLION))
     old = {path: _modified(before, start) for start, path in entries(before)}
     changed, last = bytearray(data), 0
     for start, path in entries(data):
-        if data[start : start + SECONDS] >= first:
+        if data[start : start + len(first)] >= first:
             last = old.get(path, last) or _modified(data, start)
             place = os.path.join(top, path)  # noqa: PTH118 - bytes
             os.utime(place, ns=(last, last), follow_symlinks=False)

@@ -115,7 +115,7 @@ class Worktree:
     def set_back(self, store: Trees, tree: str) -> bool:
         """Make it hold a tree, whatever was done to it; False where that cannot be proven."""
         try:
-            before = index.doubted(self._data, self._since)
+            before = index.doubted(self._data, self._since, self._bytes)
             self._index.write_bytes(before)
             self._remove_strangers(before)
             self._since = utc_now().timestamp()
@@ -132,7 +132,7 @@ class Worktree:
 
     def changes(self, store: Trees) -> list[Change]:
         """What was done to it since: files that differ, and files that are new."""
-        self._index.write_bytes(index.doubted(self._data, self._since))
+        self._index.write_bytes(index.doubted(self._data, self._since, self._bytes))
         changed = store.differing(self.top)
         new = (Change(path=shown(path), before=False, after=True) for path in self._new_files())
         return [*changed, *new]

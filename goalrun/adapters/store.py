@@ -239,8 +239,10 @@ class GitStore(Trees):
         whole = index.is_whole(data)
         if not whole:
             self._index.unlink(missing_ok=True)
-        elif (known := index.doubted(data, since.stat().st_mtime if since.exists() else 0.0)) is not data:
-            write_whole(self._index, known, durable=False)
+        else:
+            began = since.stat().st_mtime if since.exists() else 0.0
+            if (known := index.doubted(data, began, os.fsencode(self._workspace))) is not data:
+                write_whole(self._index, known, durable=False)
         # What is read from here on is doubted by the next snapshot, also if this one is cut.
         since.touch()
         return whole
