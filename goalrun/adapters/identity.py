@@ -6,6 +6,7 @@ The home of psutil.
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -120,16 +121,33 @@ def untied(workspace: Path, since: float) -> tuple[str, ...]:
     """
     import psutil
 
+    young = [pid for pid in psutil.pids() if _began(pid) >= since - CLOCK_STEP_SECONDS]
     me = psutil.Process()
-    own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
+    own: set[int] = set()
+    if set(young) - {me.pid}:
+        own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
     found = []
-    for process in psutil.process_iter(["pid", "create_time", "uids", "name"]):
-        known = process.info
-        if known["pid"] in own or known["create_time"] is None or known["create_time"] < since - CLOCK_STEP_SECONDS:
-            continue
-        if known["uids"] is not None and known["uids"].real == os.getuid() and _concerns(process, workspace):
-            found.append(f"{known['pid']} {known['name']}")
+    for pid in set(young) - own:
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            if process.uids().real == os.getuid() and _concerns(process, workspace):
+                found.append(f"{pid} {process.name()}")
     return tuple(found[:MAX_UNTIED])
+
+
+def _began(pid: int) -> float:
+    """When a process began, in seconds since the epoch; 0 if it is gone."""
+    ticks = start_time(pid)
+    if not ticks or not sys.platform.startswith("linux"):
+        return float(ticks or 0)
+    return _booted() + int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def _booted() -> float:
+    import psutil
+
+    return psutil.boot_time()
 
 
 def _concerns(process: "psutil.Process", workspace: Path) -> bool:
@@ -147,10 +165,11 @@ def _ours(process: "ProcessIdentity") -> bool:
 def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "Iterator[psutil.Process]":
     import psutil
 
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, OSError):
-            if since and process.create_time() < since - CLOCK_STEP_SECONDS:
+            if since and _began(pid) < since - CLOCK_STEP_SECONDS:
                 continue
+            process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 continue
             if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:

@@ -54,7 +54,7 @@ def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
     seconds, nanoseconds = unpack_from(">2I", data, start)
     with suppress(OSError):
         # Some file systems count in seconds; then nobody can tell.
-        return nanoseconds != 0 and os.lstat(place).st_ctime_ns == seconds * BILLION + nanoseconds
+        return bool(nanoseconds) and os.lstat(place).st_ctime_ns == int(seconds) * BILLION + int(nanoseconds)
     return True
 
 

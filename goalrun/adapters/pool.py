@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,13 @@ from goalrun.errors import EnvironmentFailure, GitFailed
 FOLDER = "verify"
 REPOSITORY = b".git"
 PACKS = Path(".git/objects/pack")
+REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
+    b".git": {b"objects", b"refs", b"info"},
+    b".git/objects": {b"pack"},
+    b".git/refs": {b"heads"},
+    b".git/refs/heads": set(),
+    b".git/info": set(),
+}
 Mark = tuple[int, ...]
 
 
@@ -104,11 +111,11 @@ class Worktree:
             GitFailed: that cannot be done.
         """
         remove_tree(self.place)
-        self.top.mkdir(mode=0o755, parents=True)
+        self.top.mkdir(parents=True)
         self._folder_mark = _folder_mark(self._bytes)
         self._since = utc_now().timestamp()
         store.materialise(tree, self.top)
-        store.export(tree, self.top)
+        self._keep(store.export(tree, self.top))
         self._config = (self.top / ".git/config").read_bytes()
         self._settle(tree)
 
@@ -117,7 +124,7 @@ class Worktree:
         try:
             before = index.doubted(self._data, self._since, self._bytes)
             self._index.write_bytes(before)
-            self._remove_strangers(before)
+            self._remove_strangers(_folders(before))
             self._since = utc_now().timestamp()
             self._lay_repository(store, tree)
             store.read_over(tree, self.top)
@@ -140,11 +147,10 @@ class Worktree:
     def _settle(self, tree: str) -> None:
         self._tree = tree
         self._data = self._index.read_bytes()
-        self._packs = {path.name: _mark(path) for path in (self.top / PACKS).iterdir()}
 
-    def _remove_strangers(self, data: bytes) -> None:
-        """What is in no tree, and what stands in the place of a folder; folders get back what they were like."""
-        for folder, names in _folders(data).items():
+    def _remove_strangers(self, folders: Mapping[bytes, set[bytes]]) -> None:
+        """All but some names in some folders, and what stands in their place; they get back what they were like."""
+        for folder, names in folders.items():
             place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
             with suppress(FileNotFoundError):
                 if not stat.S_ISDIR(os.lstat(place).st_mode):
@@ -156,16 +162,13 @@ class Worktree:
                     remove_tree(Path(os.fsdecode(os.path.join(place, name))))  # noqa: PTH118 - bytes
 
     def _lay_repository(self, store: Trees, tree: str) -> None:
-        """A new repository of one commit, around those packs of the old one that nobody touched."""
-        kept = self.place / "packs"
-        remove_tree(kept)
-        if all((self.top / part).is_dir() and not (self.top / part).is_symlink() for part in (*PACKS.parents, PACKS)):
-            kept.mkdir()
-            for name, mark in self._packs.items():
-                if _mark(self.top / PACKS / name) == mark:
-                    (self.top / PACKS / name).rename(kept / name)
-        remove_tree(self.top / ".git")
-        store.export(tree, self.top, kept, self._config)
+        """The repository, with nothing of the old one but packs that nobody touched."""
+        packs = {os.fsencode(name) for name, mark in self._packs.items() if _mark(self.top / PACKS / name) == mark}
+        self._remove_strangers({**REPOSITORY_FOLDERS, os.fsencode(PACKS): packs})
+        self._keep(store.export(tree, self.top, self._config))
+
+    def _keep(self, packs: Iterable[str]) -> None:
+        self._packs = {name: _mark(self.top / PACKS / name) for name in packs}
 
     def _prove(self, store: Trees, tree: str) -> None:
         """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""

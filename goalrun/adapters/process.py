@@ -242,10 +242,21 @@ def _end(supervisor: subprocess.Popen[bytes]) -> None:
             with suppress(OSError):
                 stream.close()
     try:
-        supervisor.wait(timeout=20)
+        _until_ended(supervisor.pid)
+        supervisor.wait(timeout=ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()
+
+
+def _until_ended(pid: int) -> None:
+    """Wait for a child at most as long as it may take; where the system can tell, without looking again and again."""
+    with suppress(AttributeError, OSError):
+        ended = os.pidfd_open(pid)
+        try:
+            select.select([ended], [], [], ANSWER_SECONDS)
+        finally:
+            os.close(ended)
 
 
 class Detached(NamedTuple):

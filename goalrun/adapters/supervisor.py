@@ -147,11 +147,14 @@ def descendants() -> list[int]:
         below |= more
 
 
-def reap(note: "Callable[[int, int], None]") -> None:
-    """Collect whatever has ended; ``note`` is told pid and wait status of each."""
-    with contextlib.suppress(ChildProcessError):
+def reap(note: "Callable[[int, int], None]") -> bool:
+    """Collect whatever has ended, ``note`` is told pid and wait status of each; whether no child is left."""
+    try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             note(*ended)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def sweep(note: "Callable[[int, int], None]" = lambda _pid, _status: None) -> tuple[int, int]:
@@ -159,8 +162,8 @@ def sweep(note: "Callable[[int, int], None]" = lambda _pid, _status: None) -> tu
     seen: set[int] = set()
     end = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < end:
-        reap(note)
-        left = descendants()
+        # Orphans become children of ours before their parent can be collected: without a child nothing is below.
+        left = [] if reap(note) and LINUX else descendants()
         if not left:
             return len(seen), 0
         seen.update(left)

@@ -3,17 +3,25 @@
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from hashlib import sha1
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
 
 from goalrun.adapters import git
 from goalrun.adapters.files import private_folder
-from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, Repository, as_file, entries, present, shown
+from goalrun.adapters.repository import (
+    BASE_REF,
+    GITLINK,
+    Entry,
+    Repository,
+    as_file,
+    entries,
+    present,
+    shown,
+    write_commit,
+)
 from goalrun.core.manifests import harness_changed, is_mixed_manifest
 from goalrun.core.mentions import mentioned
 from goalrun.core.model import Snapshot, Tamper
@@ -175,45 +183,47 @@ class Trees(Repository):
         unsynced = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "none"}
         return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index, **unsynced})
 
-    def export(self, tree: str, top: Path, packs: Path | None = None, config: bytes | None = None) -> None:
+    def export(self, tree: str, top: Path, config: bytes | None = None) -> list[str]:
         """Make a stand-alone repository of one commit, of a tree whose files are in a folder, or will be.
 
         Args:
             tree: what it holds.
             top: the folder.
-            packs: where packs of an earlier one are that can be moved into it.
-            config: the configuration of that one.
+            config: the configuration of an earlier one there, of which packs may be left that this one has too.
+
+        Returns:
+            The names of such packs.
         """
         repository = top / ".git"
         if config is None:
             git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(top)], top)
-        for name in ("objects/pack", "objects/info", "refs/heads", "info"):
+        for name in ("objects/pack", "refs/heads", "info"):
             (repository / name).mkdir(parents=True, exist_ok=True)
         if config is not None:
             (repository / "config").write_bytes(config)
         (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
         # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
         (repository / "info/attributes").write_text(EXACT_ATTRIBUTES, encoding="ascii")
-        self._bring_objects(tree, repository, packs)
-        written = _write_commit(repository, tree)
+        packs = self._bring_objects(tree, repository)
+        written = write_commit(repository, tree, "snapshot", durable=False)
         (repository / "refs/heads/main").write_text(f"{written}\n", encoding="ascii")
         # Written with the files, by the same git: it is up to date.
         with suppress(FileNotFoundError):
             shutil.copyfile(self._worktree(top)["GIT_INDEX_FILE"], repository / "index")
+        return packs
 
-    def _bring_objects(self, tree: str, repository: Path, packs: Path | None) -> None:
+    def _bring_objects(self, tree: str, repository: Path) -> list[str]:
         """The objects of a tree: a pack of the tree that was exported first, and one of what is in this one alone."""
         first, home = self._first_pack(tree)
-        for pack in home.iterdir():
-            target = repository / "objects/pack" / pack.name
-            if packs is not None and (packs / pack.name).exists():
-                (packs / pack.name).rename(target)
-            else:
-                shutil.copy(pack, target)
+        packs = list(home.iterdir())
+        for pack in packs:
+            if not (repository / "objects/pack" / pack.name).exists():
+                shutil.copy(pack, repository / "objects/pack")
         if first != tree:
             raw = self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", first, tree])
             names = {tree, *(entry.after[1] for entry in entries(raw) if present(entry.after))}
             self._pack(names, repository / "objects/pack")
+        return [pack.name for pack in packs]
 
     def _first_pack(self, tree: str) -> tuple[str, Path]:
         """The tree that was exported first, and the folder of its pack, in the goal's own."""
@@ -271,15 +281,3 @@ class Trees(Repository):
                 files.append(Entry(line.partition(b"\t")[2], (mode, blob), absent))
         gone = [Entry(path, absent, (GITLINK, "0" * 40)) for path in links]
         return self._tree_with(tree, [*gone, *files])
-
-
-def _write_commit(repository: Path, tree: str) -> str:
-    """Write a commit without parents into a repository, as a loose object; its name."""
-    who = f"{git.NAME} <{git.EMAIL}> 946684800 +0000"
-    text = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nsnapshot\n".encode("ascii")
-    data = b"commit %d\0" % len(text) + text
-    name = sha1(data, usedforsecurity=False).hexdigest()
-    folder = repository / "objects" / name[:2]
-    folder.mkdir(exist_ok=True)
-    (folder / name[2:]).write_bytes(zlib.compress(data))
-    return name
