@@ -28,9 +28,11 @@ REPOSITORY = b".git"
 PACKS = Path(".git/objects/pack")
 REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
     b".git": {b"objects", b"refs", b"info"},
-    b".git/objects": {b"pack"},
-    b".git/refs": {b"heads"},
+    b".git/objects": {b"pack", b"info"},
+    b".git/objects/info": set(),
+    b".git/refs": {b"heads", b"tags"},
     b".git/refs/heads": set(),
+    b".git/refs/tags": set(),
     b".git/info": set(),
 }
 Mark = tuple[int, ...]

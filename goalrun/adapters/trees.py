@@ -197,7 +197,7 @@ class Trees(Repository):
         repository = top / ".git"
         if config is None:
             git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(top)], top)
-        for name in ("objects/pack", "refs/heads", "info"):
+        for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
             (repository / name).mkdir(parents=True, exist_ok=True)
         if config is not None:
             (repository / "config").write_bytes(config)
