@@ -1,7 +1,6 @@
 """What goalrun costs, as ratios in one run: ``python bench/run.py [--quick] [PART …]``."""
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 

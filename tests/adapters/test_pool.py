@@ -27,6 +27,7 @@ ATTRIBUTE = (
 )
 RIGHTS = "0200000001000700ffffffff02000700feff000004000500ffffffff10000700ffffffff20000500ffffffff"
 """Read, write and execute for nobody, as Linux keeps it (linux/posix_acl_xattr.h)."""
+COMMIT = "git -c user.name=a -c user.email=a@b commit"
 LEAKS = {
     "nothing": "true",
     "an untracked file": "echo x > new.txt",
@@ -37,7 +38,7 @@ LEAKS = {
     "an edit of the same size with its time set back": (
         "touch -r app.py /tmp/t.$$; printf 'bbbb\\n' > app.py; touch -r /tmp/t.$$ app.py; rm /tmp/t.$$"
     ),
-    "an edit in place of a protected file": "printf 'assert 1===\\n' | dd of=tests/test_app.py conv=notrunc status=none",
+    "an edit in place of a protected file": "printf 'assert 1==' | dd of=tests/test_app.py conv=notrunc status=none",
     "skip-worktree": "git update-index --skip-worktree app.py; echo bbbb > app.py",
     "assume-unchanged": "git update-index --assume-unchanged app.py; echo bbbb > app.py",
     "attributes of the repository": "echo '* text eol=crlf' > .git/info/attributes; echo '*.py ident' > .gitattributes",
@@ -53,9 +54,9 @@ LEAKS = {
     "a file in the place of a folder": "rm -r data; echo x > data",
     "a hard link between files": "ln -f src/one.c src/two.c",
     "a hard link from outside": "ln app.py ../../kept; echo cccc > ../../kept",
-    "a nested repository": "mkdir inner; cd inner; git init -q; echo x > y; git add y; git -c user.name=a -c user.email=a@b commit -qm x",
+    "a nested repository": f"mkdir inner; cd inner; git init -q; echo x > y; git add y; {COMMIT} -qm x",
     "a nested repository without a commit": "git init -q inner2",
-    "compiled code": "mkdir -p __pycache__ tests/__pycache__; echo x > __pycache__/app.cpython-311.pyc; echo x > tests/__pycache__/t.pyc",
+    "compiled code": "mkdir -p __pycache__ tests/__pycache__; echo x | tee __pycache__/a.pyc > tests/__pycache__/t.pyc",
     "a read-only folder with something in it": "mkdir shut; echo x > shut/x; chmod 0 shut; chmod 0555 src data",
     "a pipe and a socket": (
         "mkfifo src/pipe; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('data/sock')\""
@@ -65,13 +66,12 @@ LEAKS = {
         "echo 'exit 1' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit"
     ),
     "refs, tags and commits": (
-        "git tag t; git checkout -qb other; echo bbbb > app.py; "
-        "git -c user.name=a -c user.email=a@b commit -qam left; git stash list"
+        f"git tag t; git checkout -qb other; echo bbbb > app.py; {COMMIT} -qam left; git stash list"
     ),
     "a repository that is a link": "mv .git ../moved; ln -s ../moved .git",
     "a repository that is gone": "rm -rf .git",
-    "alternates and objects": "mkdir -p .git/objects/info; echo /tmp > .git/objects/info/alternates; echo x | git hash-object -w --stdin",
-    "a pack that was written over": "chmod +w .git/objects/pack/*.pack; for p in .git/objects/pack/*.pack; do echo garbage > $p; done",
+    "alternates and objects": "echo /tmp > .git/objects/info/alternates; echo x | git hash-object -w --stdin",
+    "a pack that was written over": "cd .git/objects/pack; chmod +w *; for p in *.pack; do echo garbage > $p; done",
     "a file that is gone": "rm app.py src/one.c",
     "everything gone": "find . -mindepth 1 -delete",
     "a name that is no text": "touch $'src/\\xff\\n'; mkdir $'\\xfe'",
