@@ -5,19 +5,26 @@ The home of GitPython. Nothing here writes to a repository that is not the calle
 
 import os
 import re
+import select
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
+from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
 
+if TYPE_CHECKING:
+    import subprocess
+
 OLDEST = (2, 32)
 """GIT_CONFIG_GLOBAL, which shuts out the user's configuration, came with 2.32 (git's release notes)."""
 
+READ_BYTES = 1 << 16
 SAFE_OPTIONS = (
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.fsmonitor=false",
@@ -139,6 +146,49 @@ def stream(
     finished = _execute(arguments, cwd, env, stdin, output)
     output.flush()
     _require_success(arguments, finished)
+
+
+def follow(
+    arguments: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    poll: Callable[[int], None],
+    stdin: IO[bytes] | None = None,
+) -> int:
+    """Run git where that can take long; its exit status.
+
+    Args:
+        arguments: git's.
+        cwd: where.
+        env: variables.
+        poll: called again and again with the number of lines printed so far; what it raises ends git.
+        stdin: what it reads.
+    """
+    from git.cmd import Git
+
+    reached(f"git {_verb(arguments)} before")
+    words = [program(), *SAFE_OPTIONS, *arguments]
+    variables = {**_ENVIRONMENT, **env}
+    running = Git(str(cwd)).execute(
+        words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
+    )
+    process, lines = cast("subprocess.Popen[bytes]", running.proc), 0
+    try:
+        open_streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream is not None]
+        while open_streams:
+            poll(lines)
+            for stream in select.select(open_streams, [], [], TICK_SECONDS)[0]:
+                data = os.read(stream, READ_BYTES)
+                lines += data.count(b"\n")
+                if not data:
+                    open_streams.remove(stream)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        raise
+    finally:
+        process.communicate()
+    reached(f"git {_verb(arguments)} after")
+    return int(process.returncode)
 
 
 def _execute(

@@ -6,14 +6,15 @@ index is kept between turns, so a snapshot costs what changed, not what there is
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 from goalrun.adapters import git, index
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
-from goalrun.adapters.trees import EXACT_ATTRIBUTES, Trees
+from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
 from goalrun.errors import GitFailed
 
@@ -23,6 +24,9 @@ CACHES = (
 )  # fmt: skip
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20
+TELL_SECONDS = 2.0
+LEAST_KEPT_BYTES = 4 << 20
+"""Below that, storing everything anew is as fast."""
 MAX_NESTED = 100
 """How deep repositories may lie in one another."""
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -88,6 +92,53 @@ class GitStore(Trees):
                 texts.append(file.read(MAX_EXCLUDES_BYTES).decode("utf-8", "surrogateescape"))
         return "\n".join(texts) + "\n"
 
+    def fill(self, shelf: Path, tell: Callable[[str], None], poll: Callable[[], None]) -> None:
+        """Read the workspace into the index before the first snapshot: the part of it that can take long.
+
+        What an earlier goal kept of the same workspace is not stored again. It comes as a pack, of which git makes
+        the index itself: an object has the name that its bytes have, whoever could write to the shelf.
+
+        Args:
+            shelf: the pack of an earlier goal, if there is one; see ``keep``.
+            tell: shows a line of progress.
+            poll: called while it lasts; what it raises ends it.
+        """
+        told = monotonic()
+
+        def watch(done: int) -> None:
+            nonlocal told
+            poll()
+            if monotonic() - told >= TELL_SECONDS:
+                told = monotonic()
+                tell(f"taking the base: {done} files" if done else "taking the base: what an earlier goal stored")
+
+        if self._index.exists():
+            return
+        self.require_workspace()
+        with suppress(FileNotFoundError), shelf.open("rb") as pack:
+            words = ["index-pack", "--stdin", "--fix-thin"]
+            os.utime(shelf)
+            if git.follow(words, self.path, self._environment(), watch, pack) != 0:
+                shelf.unlink(missing_ok=True)
+        self._since.touch()
+        # It may fail, on nested repositories; the snapshot sees to that.
+        git.follow(["add", "--all", "--verbose", "--", "."], self._workspace, self._environment(), watch)
+
+    def keep(self, shelf: Path) -> None:
+        """Keep what was packed of the base for the next goal of the workspace, where that is worth it."""
+        packs = [*(self._folder / PACKED).glob("*/*.pack")]
+        if len(packs) == 1 and packs[0].stat().st_size >= LEAST_KEPT_BYTES:
+            private_folder(shelf.parent)
+            draft = shelf.with_name(f"{shelf.name}.{os.getpid()}")
+            with suppress(OSError):
+                os.link(packs[0], draft)
+                draft.replace(shelf)
+
+    @property
+    def _since(self) -> Path:
+        """A file that was touched when git began to read what is in the index."""
+        return self._index.with_name(f"{self._index.name}.since")
+
     def snapshot(self, label: str, *, last: bool = True) -> Snapshot:
         """Commit the whole workspace as it is, as the successor of the last one, and, with ``last``, in its place.
 
@@ -101,7 +152,7 @@ class GitStore(Trees):
         known = self.refs("last", "base", label)
         previous, before = known.get("last"), known.get(label)
         base = known.get("base") if label != "base" else None
-        tree, changed = self._recorded(previous or EMPTY_TREE, first=not self._distrust_times())
+        tree, changed = self._recorded(previous or EMPTY_TREE, first=not self._distrust_times() or previous is None)
         # What was read may be the folder that came in its place meanwhile.
         self.require_workspace()
         if before is not None and self.tree_of(before) == tree:
@@ -234,7 +285,7 @@ class GitStore(Trees):
 
         False if there is no index that can be gone on with: it is made anew.
         """
-        since = self._index.with_name(self._index.name + ".since")
+        since = self._since
         data = self._index.read_bytes() if self._index.exists() else b""
         whole = index.is_whole(data)
         if not whole:

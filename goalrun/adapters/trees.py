@@ -28,6 +28,8 @@ from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.protection import Change, Finding, Protection, matches
 
 LINK = "120000"
+PACKED = "packed"
+"""A folder in a goal's own: what was exported first, as a pack, in a folder named by its tree."""
 MAX_TEXT_BYTES = 1 << 20
 EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding\n"
 """In ``info/attributes``: blobs are the files' exact bytes, whatever a ``.gitattributes`` says."""
@@ -227,7 +229,7 @@ class Trees(Repository):
 
     def _first_pack(self, tree: str) -> tuple[str, Path]:
         """The tree that was exported first, and the folder of its pack, in the goal's own."""
-        home = private_folder(self._folder / "packed")
+        home = private_folder(self._folder / PACKED)
         found = next((each for each in home.iterdir() if len(each.name) == len(tree)), None)
         if found is None:
             draft = Path(tempfile.mkdtemp(dir=home))

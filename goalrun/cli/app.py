@@ -59,11 +59,10 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     import typer
     from typer.exceptions import TyperException
 
-    from goalrun.errors import GoalrunError, of_the_system
-
     # Each of them adds its commands to the same app.
     from goalrun.cli import flow_commands, setup_commands  # noqa: F401
     from goalrun.cli.commands import app
+    from goalrun.errors import GoalrunError, of_the_system
 
     try:
         return app(standalone_mode=False) or 0

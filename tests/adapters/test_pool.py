@@ -132,9 +132,8 @@ def test_nothing_that_a_command_does_is_there_for_the_next(
     pool = Pool(tmp_path / "pooled", "project")
     with Pool(tmp_path / "fresh", "project").worktree(store, second) as fresh:
         expected = seen(fresh.top)
-    for tree in (first, second, first, second):
-        worktree = used(pool, store, tree, LEAKS[leak])
-    inode = worktree.place.stat().st_ino
+    worktrees = [used(pool, store, tree, LEAKS[leak]) for tree in (first, second, first, second)]
+    inode = worktrees[-1].place.stat().st_ino
     with pool.worktree(store, second) as again:
         assert seen(again.top) == expected
         # Set back, not made anew: all of this can be.
