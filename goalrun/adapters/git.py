@@ -11,15 +11,12 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
-
-if TYPE_CHECKING:
-    import subprocess
 
 OLDEST = (2, 32)
 """GIT_CONFIG_GLOBAL, which shuts out the user's configuration, came with 2.32 (git's release notes)."""
@@ -172,7 +169,8 @@ def follow(
     running = Git(str(cwd)).execute(
         words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
     )
-    process, lines = cast("subprocess.Popen[bytes]", running.proc), 0
+    process, lines = running.proc, 0
+    assert process is not None  # noqa: S101 - just started; for the type checker
     try:
         open_streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream is not None]
         while open_streams:
