@@ -47,7 +47,9 @@ def start_time(pid: int) -> str:
     psutil's ``create_time`` adds the boot time to it and moves with the clock.
     """
     with suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # Asked of every process on the machine, turn after turn; a Path would take as long as the reading.
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            fields = file.read().rpartition(b")")[2].split()
         # A zombie holds its pid but runs nothing, unless only its first thread has ended.
         ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
         return "" if ended else fields[19].decode("ascii")

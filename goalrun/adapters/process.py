@@ -6,6 +6,7 @@ file does the watching, so that this also holds when goalrun itself is killed.
 """
 
 import ast
+import atexit
 import json
 import marshal
 import os
@@ -13,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,6 +38,8 @@ ANSWER_SECONDS = 20.0
 """How long a supervisor may take to end a command and to say so; one that takes longer is killed."""
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 1 << 20
+_spares: list[subprocess.Popen[bytes]] = []
+_spares_lock = threading.Lock()
 STATUS_FD = 200
 """Where a launcher writes its own record, well above what a program has open when it starts."""
 
@@ -109,6 +113,7 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         reached("process recorded")
         _say(supervisor, b"g")
         reached("process running")
+        _start_spare()
         status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
         reached("process ended")
         return _finished(status, command)
@@ -134,7 +139,17 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "status_fd": STATUS_FD,
         "launcher": os.path.realpath(command.launcher) if command.launcher else "",
     }
-    supervisor = subprocess.Popen(
+    with _spares_lock:
+        spare = _spares.pop() if _spares else None
+    supervisor = _supervisor() if spare is None or spare.poll() is not None else spare
+    data = marshal.dumps(order)
+    _say(supervisor, len(data).to_bytes(4, "big") + data)
+    return supervisor
+
+
+def _supervisor() -> subprocess.Popen[bytes]:
+    """A supervisor that waits for its order, or for its end, which comes with ours."""
+    return subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", SUPERVISOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -142,9 +157,19 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,
     )
-    data = marshal.dumps(order)
-    _say(supervisor, len(data).to_bytes(4, "big") + data)
-    return supervisor
+
+
+def _start_spare() -> None:
+    """Have the next command's supervisor start while this command runs."""
+    with _spares_lock:
+        if not _spares:
+            _spares.append(_supervisor())
+
+
+@atexit.register
+def _end_spares() -> None:
+    while _spares:
+        _end(_spares.pop())
 
 
 def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
