@@ -13,7 +13,7 @@ from goalrun.adapters import git
 from goalrun.adapters.files import identity_of, require_same, write_whole
 
 BASE_REF = "refs/goalrun/base"
-GITLINK = "160000"
+GITLINK, FOLDER = "160000", "040000"
 _HASH = re.compile("[0-9a-f]{40}")
 KEPT = 4
 COMMITTED_AT = 946684800
@@ -51,6 +51,7 @@ class Repository:
         self._workspace = workspace
         self._index = folder / "index"
         self._known = identity_of(workspace)
+        self._trees: dict[str, str] = {}
         self._compared: dict[tuple[str, str], list[Entry]] = {}
 
     def require_workspace(self) -> None:
@@ -63,9 +64,13 @@ class Repository:
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
+        return [entry for entry in self.compared(before, after) if FOLDER not in (entry.before[0], entry.after[0])]
+
+    def compared(self, before: str, after: str) -> list[Entry]:
+        """The same, with the folders above them."""
         found = self._compared.get((before, after))
         if found is None:
-            found = list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
+            found = list(entries(self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", before, after])))
             if _HASH.fullmatch(before) and _HASH.fullmatch(after):
                 # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
                 kept = list(self._compared.items())[1 - KEPT :]
@@ -114,7 +119,12 @@ class Repository:
 
     def tree_of(self, commit: str) -> str:
         """The tree of a commit."""
-        return self._git(["rev-parse", "--verify", f"{commit}^{{tree}}"]).decode("ascii").strip()
+        known = self._trees.get(commit)
+        if known is None:
+            known = self._git(["rev-parse", "--verify", f"{commit}^{{tree}}"]).decode("ascii").strip()
+            if _HASH.fullmatch(commit):
+                self._trees[commit] = known
+        return known
 
     def _ref(self, name: str) -> str | None:
         found = self._try(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"])

@@ -170,7 +170,7 @@ class GitStore(Trees):
             commit=commit,
             tree=tree,
             changed_files=len(changed) if previous else 0,
-            diff_files=len(self.changes(base, tree)) if base else 0,
+            diff_files=len(self.changes(self.tree_of(base), tree)) if base else 0,
             warnings=self._warnings(first=base is None),
         )
 

@@ -86,7 +86,7 @@ class Trees(Repository):
 
     def _findings(self, tree: str) -> Iterator[tuple[Entry, Finding]]:
         protection = self.protection()
-        for entry in self.changes(self.base, tree):
+        for entry in self.changes(self.tree_of(self.base), tree):
             change = Change(path=entry.shown, before=present(entry.before), after=present(entry.after))
             finding = protection.finding(change)
             if finding is None and is_mixed_manifest(entry.shown) and self._harness_edit(entry, protection):
@@ -222,8 +222,7 @@ class Trees(Repository):
             if not (repository / "objects/pack" / pack.name).exists():
                 shutil.copy(pack, repository / "objects/pack")
         if first != tree:
-            raw = self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", first, tree])
-            names = {tree, *(entry.after[1] for entry in entries(raw) if present(entry.after))}
+            names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
             self._pack(names, repository / "objects/pack")
         return [pack.name for pack in packs]
 
