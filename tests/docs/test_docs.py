@@ -20,20 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FOREIGN_OPTIONS = {
-    *(
-        "--quick",
-        "--git",
-        "--git-dir",
-        "--output-format",
-        "--permission-mode",
-        "--stat",
-        "--bare",
-        "--allow-empty",
-        "--no-verify",
-    ),
+    *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
     "--verbose",
     *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked", "--user"),
-    "--seconds",
+    *("--seconds", "--quick"),
 }
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5
