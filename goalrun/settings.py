@@ -87,6 +87,7 @@ class VerificationSettings(Value):
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
 
@@ -94,6 +95,8 @@ class VerificationSettings(Value):
     def _prepared_for_a_worktree(self) -> Self:
         if self.prepare is not None and not self.worktree:
             raise ValueError("prepare is for checks in a worktree; the live workspace has dependencies of its own")
+        if self.jobs > 1 and not self.worktree:
+            raise ValueError("jobs are for checks in worktrees; there is one live workspace")
         return self
 
 

@@ -4,7 +4,10 @@ import contextlib
 import errno
 import os
 from collections import deque
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 1 << 16
 
@@ -94,7 +97,7 @@ class Capture:
         with contextlib.suppress(OSError):
             os.ftruncate(self.file, 0)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> "dict[str, Any]":
         """Write what was kept, and make the file durable."""
         rest = self.held + b"".join(self.kept)
         if self.left_out:

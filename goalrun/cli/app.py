@@ -2,12 +2,12 @@
 
 import os
 import sys
-import traceback
 from contextlib import suppress
-from typing import IO
 
-from goalrun import __version__
-from goalrun.errors import GoalrunError, of_the_system
+from goalrun import TYPE_CHECKING, __version__
+
+if TYPE_CHECKING:
+    from typing import IO
 
 BUG = 1
 USAGE = 2
@@ -35,6 +35,8 @@ def _open_streams() -> None:
 
 def _flushed(code: int) -> int:
     """The exit code, once everything is said; where that cannot be, a result was not delivered."""
+    from goalrun.errors import GoalrunError
+
     try:
         sys.stdout.flush()
     except OSError as failure:
@@ -49,7 +51,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _silence(stream: IO[str]) -> None:
+def _silence(stream: "IO[str]") -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -60,6 +62,7 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     # Each of them adds its commands to the same app.
     from goalrun.cli import examples, flow_commands, setup_commands  # noqa: F401
     from goalrun.cli.commands import app
+    from goalrun.errors import GoalrunError, of_the_system
 
     examples.attach(app)
     try:
@@ -106,6 +109,8 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 
 def _bug(failure: Exception) -> tuple[str, str]:
+    import traceback
+
     from goalrun.adapters.home import home_folder
 
     text = "".join(traceback.format_exception(failure))

@@ -111,6 +111,7 @@ def start(
     sandbox: options.SandboxLevel = None,
     require_sandbox: options.RequireSandbox = False,
     network: options.Network = False,
+    jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
     worker_isolation: Annotated[
@@ -157,7 +158,7 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
     same = (
         "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
         "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
-        "turn_timeout", "check_timeout", "stuck_after",
+        "turn_timeout", "check_timeout", "stuck_after", "jobs",
     )  # fmt: skip
     switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
     workers = given["worker"] or []
@@ -427,6 +428,7 @@ def verify(
     sandbox: options.SandboxLevel = None,
     require_sandbox: options.RequireSandbox = False,
     network: options.Network = False,
+    jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
     check_timeout: options.CheckTimeout = None,
@@ -438,7 +440,7 @@ def verify(
     return verifying.verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare,
+         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare, "jobs": jobs,
          "require_sandbox": require_sandbox or None, "network": network or None,
          "baseline": False if no_baseline else None, "require_strong": require_strong or None},
         as_json=as_json,

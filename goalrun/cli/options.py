@@ -58,6 +58,10 @@ RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap or seatbelt.")
 ]
 Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
+Jobs = Annotated[
+    str | None,
+    typer.Option("--jobs", metavar="N", help="Checks at once, each in a worktree of its own (1: one after the other)."),
+]
 RequireStrong = Annotated[bool, typer.Option("--require-strong", help="Weak passes do not count.")]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Do not run the checks on the base for a floor; passes are then weak.")

@@ -48,7 +48,7 @@ TOP_LEVEL = (
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
-    "require_strong", "prepare",
+    "require_strong", "prepare", "jobs",
 )  # fmt: skip
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""

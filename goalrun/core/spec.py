@@ -89,6 +89,7 @@ class VerificationSpec(Value):
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
         require_strong: a weak pass does not count.
+        jobs: how many checks run side by side, each in a worktree of its own; 1: one after the other, in the same.
         baseline: note which tests the base has, and see each check fail once, before the first turn.
     """
 
@@ -103,6 +104,7 @@ class VerificationSpec(Value):
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
 

@@ -26,11 +26,11 @@ from support import git, repository, write
 from goalrun.adapters.git import forget_git_variables
 from goalrun.adapters.patches import patches
 from goalrun.adapters.repository import shown
-from goalrun.adapters.store import GitStore, find_workspace
+from goalrun.adapters.store import LEAST_KEPT_BYTES, GitStore, find_workspace
 from goalrun.adapters.trees import Plan
 from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.spec import VerificationSpec
-from goalrun.errors import EnvironmentFailure, GitFailed
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted
 
 Content = dict[bytes, tuple[str, bytes]]
 
@@ -686,3 +686,51 @@ def test_patches_say_that_the_store_cannot_be_read(top: Path) -> None:
     (found,) = patches(store, [(base.tree, "1" * 40)], 1000)
     assert found.files == ()
     assert "git" in found.failure
+
+
+def test_reading_a_workspace_for_the_first_time_can_be_ended_and_begun_again(top: Path, tmp_path: Path) -> None:
+    store = store_for(top)
+
+    def poll() -> None:
+        raise Interrupted("pause", "asked to")
+
+    with pytest.raises(Interrupted):
+        store.fill(tmp_path / "none", lambda _: None, poll)
+    store.fill(tmp_path / "none", lambda _: None, lambda: None)
+    assert content(store, store.snapshot("base").tree) == on_disk(top)
+
+
+def test_what_is_tracked_though_ignored_is_in_the_base_that_was_read_before(user: Path, tmp_path: Path) -> None:
+    top = tracked_though_ignored(user)
+    store = store_for(top)
+    store.fill(tmp_path / "none", lambda _: None, lambda: None)
+    assert content(store, store.snapshot("base").tree) == on_disk(top)
+
+
+@pytest.mark.parametrize("pack", ["whole", "damaged"])
+def test_what_an_earlier_goal_kept_of_a_workspace_is_checked_and_not_stored_again(
+    pack: str, top: Path, tmp_path: Path
+) -> None:
+    (top / "large").write_bytes(os.urandom(LEAST_KEPT_BYTES))
+    damage = pack == "damaged"
+    shelf, there = tmp_path / "shelf/base.pack", tmp_path / "there"
+    first, base = based(top)
+    there.mkdir()
+    first.materialise(base.tree, there)
+    first.export(base.tree, there)
+    first.keep(shelf)
+    if damage:
+        data = bytearray(shelf.read_bytes())
+        data[len(data) // 2] ^= 1
+        shelf.unlink()
+        shelf.write_bytes(data)
+    shutil.rmtree(top.parents[1] / "goal")
+    store = store_for(top)
+    store.fill(shelf, lambda _: None, lambda: None)
+    assert shelf.exists() is not damage
+    snapshot = store.snapshot("base")
+    assert (snapshot.tree, content(store, snapshot.tree)) == (base.tree, on_disk(top))
+    blobs = set(store.blobs(base.tree).values())
+    loose = {path.parent.name + path.name for path in (store.path / "objects").glob("??/*")}
+    assert blobs <= loose if damage else not blobs & loose
+    assert git(store.path, "fsck", "--full", "--strict") == ""
