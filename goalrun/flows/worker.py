@@ -73,6 +73,9 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     try:
         args = complete(step.with_ if doing.literal else deep, flow.args)
     except SpecError as failure:
+        if doing.literal:
+            # A function is told at once, as of any other call that makes no sense.
+            raise
         return Made(Result(status="failed", reason=f"flow {flow.name!r}: {failure}"))
     inner = Scope(
         flow=flow,
