@@ -239,7 +239,8 @@ def _check(check: CheckResult, *, graded: bool = True) -> Text:
 
 
 def _tampering(picture: Picture) -> list[Text]:
-    report = picture.latest
+    # While checks run, the latest report is that of the turn before.
+    report = None if picture.stage in {"base", "checks"} else picture.latest
     found: Sequence[Tamper] = report.tampering if report is not None else ()
     lines = [joined((f"tampered  {one_line(each.path, 200)} ({each.kind})", "bold red")) for each in found]
     more = len(lines) - MAX_TAMPERS + 1

@@ -44,7 +44,8 @@ def init(*, yes: bool) -> int:
         (session.home.path / projects.ASKED).touch()
     write_toml(path, written)
     out(f"wrote {path}")
-    note('  next: goalrun start "make tests pass"')
+    worker = "worker" in written or loaded.settings.worker or loaded.settings.worker_cmd
+    note('  next: goalrun start "make tests pass"' + ("" if worker else " --worker-cmd CMD"))
     return 0
 
 
@@ -137,7 +138,7 @@ def _one_of(what: str, known: list[str], default: str) -> str:
 
 def _limits() -> dict[str, Any]:
     typer.echo("A goal can spend a lot while you are away; 0 is no limit.", err=True)
-    usd = typer.prompt("US dollars at most", default=0.0, type=float, err=True)
+    usd = typer.prompt("US dollars at most", default=0, type=float, err=True)
     time = _time()
     return {**({"max_usd": usd} if usd > 0 else {}), **({"max_time": time} if time else {})}
 
