@@ -4,7 +4,8 @@ What a worker in Python uses (``agent``, ``parallel``, …) is in ``goalrun.api`
 (``Goal``, ``run_goal``, …) in ``goalrun.embed``. Both are loaded when they are asked for.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""What type checkers take for true; importing `typing` would be half of the start of each command."""
 
 if TYPE_CHECKING:
     from goalrun.api import agent, args, ask, budget, check, flow, log, parallel, phase, pipeline

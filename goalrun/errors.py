@@ -16,6 +16,7 @@ GoalrunError
 Anything else is a bug: exit 1, with the path of a log.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 
@@ -101,3 +102,12 @@ class Interrupted(GoalrunError):
     def __init__(self, verb: Literal["pause", "stop", "leave"], reason: str) -> None:
         super().__init__(reason)
         self.verb = verb
+
+
+def meant(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint for a name that is unknown: the nearest of those that are known, else something else to do."""
+    # Slow to import, and needed only where something went wrong.
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"did you mean {near[0]}?" if near else otherwise

@@ -37,7 +37,19 @@ from goalrun.core.model import (
     VerificationReport,
     WorkerReport,
 )
-from goalrun.core.ports import AnswerNeeded, Clock, Control, Journal, Judge, Reporter, Store, Task, Verifier, Worker
+from goalrun.core.ports import (
+    AnswerNeeded,
+    Clock,
+    Control,
+    Journal,
+    Judge,
+    LimitReached,
+    Reporter,
+    Store,
+    Task,
+    Verifier,
+    Worker,
+)
 from goalrun.core.prompt import judge_brief, turn_time, worker_prompt
 from goalrun.core.value import seconds
 from goalrun.errors import EnvironmentFailure, Interrupted
@@ -96,6 +108,9 @@ class GoalLoop:
         except AnswerNeeded as question:
             self._cut("it waits for a person")
             self._note(GoalStopped(state=State.WAITING, detail=str(question), question=question.key))
+        except LimitReached as reached:
+            self._cut(str(reached))
+            self._note(GoalStopped(state=reached.stop.state, detail=reached.stop.detail))
         except QuotaStop as limit:
             self._note(GoalStopped(state=State.RATE_LIMITED, detail=explained(limit)))
         except (EnvironmentFailure, OSError) as failure:
@@ -298,9 +313,10 @@ class GoalLoop:
     def _on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
         self._note(ProcessStarted(role=role, process=process))
 
-    def _note(self, event: Event) -> None:
-        record, self.state = self._ports.journal.append(event, self.state)
-        self._ports.reporter.show(record, self.state)
+    def _note(self, *events: Event) -> None:
+        for record, state in self._ports.journal.append_all(events, self.state):
+            self.state = state
+            self._ports.reporter.show(record, state)
 
 
 def parked_until(what: str) -> float:

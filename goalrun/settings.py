@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
-from goalrun.core.spec import Limits
+from goalrun.core.spec import Limits, NotifySpec
 from goalrun.core.value import Text, Value, seconds
 from goalrun.errors import SettingsError
 
@@ -87,6 +87,7 @@ class VerificationSettings(Value):
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
 
@@ -94,6 +95,8 @@ class VerificationSettings(Value):
     def _prepared_for_a_worktree(self) -> Self:
         if self.prepare is not None and not self.worktree:
             raise ValueError("prepare is for checks in a worktree; the live workspace has dependencies of its own")
+        if self.jobs > 1 and not self.worktree:
+            raise ValueError("jobs are for checks in worktrees; there is one live workspace")
         return self
 
 
@@ -160,6 +163,7 @@ class Settings(Value):
     verification: VerificationSettings = VerificationSettings()
     agents: Mapping[str, AgentSettings] = {}
     hooks: HookSettings = HookSettings()
+    notify: NotifySpec = NotifySpec()
 
 
 class Loaded(NamedTuple):

@@ -83,6 +83,13 @@ class FakeJournal:
         self.log.append(event.kind)
         return record, after
 
+    def append_all(self, events: Sequence[Event], state: GoalState) -> list[tuple[Record, GoalState]]:
+        done = []
+        for event in events:
+            record, state = self.append(event, state)
+            done.append((record, state))
+        return done
+
     def kinds(self) -> list[str]:
         return [record.event.kind for record in self.records]
 

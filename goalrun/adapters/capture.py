@@ -4,7 +4,10 @@ import contextlib
 import errno
 import os
 from collections import deque
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 1 << 16
 
@@ -94,7 +97,7 @@ class Capture:
         with contextlib.suppress(OSError):
             os.ftruncate(self.file, 0)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> "dict[str, Any]":
         """Write what was kept, and make the file durable."""
         rest = self.held + b"".join(self.kept)
         if self.left_out:
@@ -106,7 +109,9 @@ class Capture:
             self._write(b"\n[... %d bytes left out ...]\n" % left_out)
         self._write(rest[over:])
         try:
-            os.fsync(self.file)
+            # Of an output that is empty nothing can be lost.
+            if os.fstat(self.file).st_size:
+                os.fsync(self.file)
         except OSError as failure:
             self._fail(failure)
         os.close(self.file)

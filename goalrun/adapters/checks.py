@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from goalrun.adapters import crates, process, reports
 from goalrun.adapters.environment import check_environment
 from goalrun.adapters.files import read_bounded
+from goalrun.adapters.glimpse import leave_result, result_path
 from goalrun.adapters.sandbox import Place, Sandbox
 from goalrun.core.evidence import clean, count
 from goalrun.core.model import CheckResult
@@ -84,6 +85,8 @@ class CheckRunner:
             EnvironmentFailure: it could not be run; this is no result.
             Interrupted: the goal was asked to pause or stop.
         """
+        # What an earlier run of this check left must not be taken for this one's.
+        result_path(output).unlink(missing_ok=True)
         start = self.start_folder(place)
         if start is None:
             reason = f"the folder that checks start in is gone: {self._spec.subfolder}"
@@ -105,6 +108,7 @@ class CheckRunner:
             excerpt=clean(text, EXCERPT_CHARS, self._secrets),
             output=str(output.relative_to(self._folder)),
         )
+        leave_result(output, result)
         return Ran(result, found, report.runner)
 
     def execute(

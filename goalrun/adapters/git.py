@@ -5,12 +5,15 @@ The home of GitPython. Nothing here writes to a repository that is not the calle
 
 import os
 import re
+import select
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
+from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
@@ -18,6 +21,7 @@ from goalrun.errors import GitFailed, UserError
 OLDEST = (2, 32)
 """GIT_CONFIG_GLOBAL, which shuts out the user's configuration, came with 2.32 (git's release notes)."""
 
+READ_BYTES = 1 << 16
 SAFE_OPTIONS = (
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.fsmonitor=false",
@@ -38,6 +42,8 @@ SAFE_OPTIONS = (
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
 
+NAME, EMAIL = "goalrun", "goalrun@localhost"
+"""Who writes commits."""
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -45,10 +51,10 @@ _ENVIRONMENT = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_AUTHOR_NAME": "goalrun",
-    "GIT_AUTHOR_EMAIL": "goalrun@localhost",
-    "GIT_COMMITTER_NAME": "goalrun",
-    "GIT_COMMITTER_EMAIL": "goalrun@localhost",
+    "GIT_AUTHOR_NAME": NAME,
+    "GIT_AUTHOR_EMAIL": EMAIL,
+    "GIT_COMMITTER_NAME": NAME,
+    "GIT_COMMITTER_EMAIL": EMAIL,
     "LC_ALL": "C.UTF-8",
 }
 
@@ -137,6 +143,50 @@ def stream(
     finished = _execute(arguments, cwd, env, stdin, output)
     output.flush()
     _require_success(arguments, finished)
+
+
+def follow(
+    arguments: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    poll: Callable[[int], None],
+    stdin: IO[bytes] | None = None,
+) -> int:
+    """Run git where that can take long; its exit status.
+
+    Args:
+        arguments: git's.
+        cwd: where.
+        env: variables.
+        poll: called again and again with the number of lines printed so far; what it raises ends git.
+        stdin: what it reads.
+    """
+    from git.cmd import Git
+
+    reached(f"git {_verb(arguments)} before")
+    words = [program(), *SAFE_OPTIONS, *arguments]
+    variables = {**_ENVIRONMENT, **env}
+    running = Git(str(cwd)).execute(
+        words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
+    )
+    process, lines = running.proc, 0
+    assert process is not None  # noqa: S101 - just started; for the type checker
+    try:
+        open_streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream is not None]
+        while open_streams:
+            poll(lines)
+            for stream in select.select(open_streams, [], [], TICK_SECONDS)[0]:
+                data = os.read(stream, READ_BYTES)
+                lines += data.count(b"\n")
+                if not data:
+                    open_streams.remove(stream)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        raise
+    finally:
+        process.communicate()
+    reached(f"git {_verb(arguments)} after")
+    return int(process.returncode)
 
 
 def _execute(

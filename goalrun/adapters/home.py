@@ -18,11 +18,13 @@ from typing import Any
 from goalrun.adapters.files import private_folder, remove_tree, sync_folder, write_whole
 from goalrun.adapters.points import reached
 from goalrun.adapters.views import read_result
-from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError, WorkspaceBusy
+from goalrun.errors import EnvironmentFailure, SettingsError, UnknownGoal, UserError, WorkspaceBusy, meant
 
 FORMAT = "1"
 MARKER = "goalrun-state"
 REMOVED = ".removed-"
+MOST_MEANT = 500
+"""Goals, the newest, among which a misspelt id is looked for."""
 GOAL_ID = re.compile(r"[fg]-\d{8}-[a-z2-7]{9}")
 _LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
 _TIME_LETTERS, _RANDOM_LETTERS = 5, 4
@@ -164,7 +166,9 @@ class Home:
         found = [goal for goal in known if goal == name]
         found = found or [goal for goal in known if goal.startswith((name, f"g-{name}", f"f-{name}"))]
         if not found:
-            raise UnknownGoal(f"there is no goal {name!r}", hint="goalrun list shows all")
+            raise UnknownGoal(
+                f"there is no goal {name!r}", hint=meant(name, known[:MOST_MEANT], "goalrun list shows all")
+            )
         if len(found) > 1:
             raise UnknownGoal(f"{name!r} is ambiguous: {', '.join(sorted(found)[:5])}", hint="give more of the id")
         return found[0]

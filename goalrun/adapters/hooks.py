@@ -1,4 +1,4 @@
-"""Commands of the user's that are told of what happens; see ``[hooks]`` in docs/configuration.md.
+"""Who is told of what happens: the user's commands, desktop and webhook; see docs/configuration.md.
 
 They run one after the other in a thread of their own, each with a deadline: what they do, and how long they take,
 cannot change what becomes of the goal.
@@ -13,11 +13,13 @@ from pathlib import Path
 
 from goalrun.adapters import process
 from goalrun.adapters.files import private_folder, write_whole
+from goalrun.adapters.notify import Call, calls
 from goalrun.core.events import BaseVerified, GoalStopped, Record, StepSettled, TurnFinished
 from goalrun.core.evidence import secrets_of
 from goalrun.core.model import GoalState, State
 from goalrun.core.ports import Reporter
 from goalrun.core.result import head
+from goalrun.core.spec import GoalSpec
 from goalrun.errors import GoalrunError, Interrupted
 
 HOOK_SECONDS = 10.0
@@ -26,35 +28,35 @@ MOST = 1_000
 
 
 class Hooks:
-    """A reporter that passes everything on to another one, and tells the user's commands.
+    """A reporter that passes everything on to another one, and tells the user's commands, desktop and webhook.
 
     Args:
         folder: the goal's folder; the last output of each hook is in ``hooks`` there.
-        commands: by what they are told of: turn, step, member, block, end.
+        spec: the goal, with its hooks by what they are told of: turn, step, member, block, end.
     """
 
-    def __init__(
-        self, reporter: Reporter, folder: Path, workspace: Path, commands: Mapping[str, str], env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, reporter: Reporter, folder: Path, spec: GoalSpec, env: Mapping[str, str]) -> None:
         self._reporter = reporter
         self._folder = folder
-        self._workspace = workspace
-        self._commands = commands
+        self._spec = spec
         self._env = env
-        self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(MOST)
+        self._waiting: queue.Queue[tuple[Call, str] | None] = queue.Queue(MOST)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
-        if commands:
+        if spec.hooks or spec.notify.desktop or spec.notify.webhook is not None:
             self._thread.start()
 
     def show(self, record: Record, state: GoalState) -> None:
         """See ``core.ports.Reporter``."""
         self._reporter.show(record, state)
-        for name in told(record):
-            if name in self._commands:
-                event = {"schema": 1, "event": name, "goal": head(state), "record": record.model_dump(mode="json")}
+        for name in told(record) if self._thread.is_alive() else ():
+            event = {"schema": 1, "event": name, "goal": head(state), "record": record.model_dump(mode="json")}
+            hook = self._spec.hooks.get(name)
+            asked = [Call(name, ("bash", "-c", hook))] if hook is not None else []
+            asked += calls(self._spec.notify, state, self._env.get("PATH")) if name == "end" else []
+            for call in asked:
                 with suppress(queue.Full):
-                    self._waiting.put_nowait((name, json.dumps(event)))
+                    self._waiting.put_nowait((call, json.dumps(event)))
 
     def close(self) -> None:
         """Let what waits be told, for as long as one hook may take."""
@@ -71,16 +73,17 @@ class Hooks:
             with suppress(GoalrunError, OSError):
                 self._tell(*waiting)
 
-    def _tell(self, name: str, event: str) -> None:
+    def _tell(self, call: Call, event: str) -> None:
         kept = private_folder(self._folder / "hooks")
-        write_whole(kept / f"{name}.json", event)
+        write_whole(kept / f"{call.name}.json", event)
+        env = {**self._env, **call.env}
         process.run(
             process.Command(
-                argv=("bash", "-c", self._commands[name]),
-                cwd=self._workspace,
-                env=self._env,
-                stdin=kept / f"{name}.json",
-                stdout=kept / f"{name}.out",
+                argv=call.argv,
+                cwd=Path(self._spec.workspace),
+                env=env,
+                stdin=kept / f"{call.name}.json",
+                stdout=kept / f"{call.name}.out",
                 timeout=HOOK_SECONDS,
                 secrets=secrets_of(self._env),
             ),
@@ -94,11 +97,9 @@ class Hooks:
 
 
 @contextmanager
-def hooked(
-    reporter: Reporter, folder: Path, workspace: Path, commands: Mapping[str, str], env: Mapping[str, str]
-) -> Iterator[Reporter]:
-    """A reporter with the user's commands behind it, which at the end have been told everything."""
-    hooks = Hooks(reporter, folder, workspace, commands, env)
+def hooked(reporter: Reporter, folder: Path, spec: GoalSpec, env: Mapping[str, str]) -> Iterator[Reporter]:
+    """A reporter with whoever is to be told behind it, and at the end everybody has been told everything."""
+    hooks = Hooks(reporter, folder, spec, env)
     try:
         yield hooks
     finally:

@@ -6,6 +6,7 @@ The home of psutil.
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -46,7 +47,9 @@ def start_time(pid: int) -> str:
     psutil's ``create_time`` adds the boot time to it and moves with the clock.
     """
     with suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # Asked of every process on the machine, turn after turn; a Path would take as long as the reading.
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            fields = file.read().rpartition(b")")[2].split()
         # A zombie holds its pid but runs nothing, unless only its first thread has ended.
         ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
         return "" if ended else fields[19].decode("ascii")
@@ -93,12 +96,13 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     """
     import psutil
 
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        found = [process for process in _belonging(sessions, variable, mark, since) if process.pid not in spared]
-        if not found:
+        if not (found := [*_belonging(sessions, variable, mark, since)]):
+            break
+        spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+        if not (found := [process for process in found if process.pid not in spared]):
             break
         for process in found:
             with suppress(psutil.Error):
@@ -120,16 +124,33 @@ def untied(workspace: Path, since: float) -> tuple[str, ...]:
     """
     import psutil
 
+    young = [pid for pid in psutil.pids() if _began(pid) >= since - CLOCK_STEP_SECONDS]
     me = psutil.Process()
-    own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
+    own: set[int] = set()
+    if set(young) - {me.pid}:
+        own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
     found = []
-    for process in psutil.process_iter(["pid", "create_time", "uids", "name"]):
-        known = process.info
-        if known["pid"] in own or known["create_time"] is None or known["create_time"] < since - CLOCK_STEP_SECONDS:
-            continue
-        if known["uids"] is not None and known["uids"].real == os.getuid() and _concerns(process, workspace):
-            found.append(f"{known['pid']} {known['name']}")
+    for pid in set(young) - own:
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            if process.uids().real == os.getuid() and _concerns(process, workspace):
+                found.append(f"{pid} {process.name()}")
     return tuple(found[:MAX_UNTIED])
+
+
+def _began(pid: int) -> float:
+    """When a process began, in seconds since the epoch; 0 if it is gone."""
+    ticks = start_time(pid)
+    if not ticks or not sys.platform.startswith("linux"):
+        return float(ticks or 0)
+    return _booted() + int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def _booted() -> float:
+    import psutil
+
+    return psutil.boot_time()
 
 
 def _concerns(process: "psutil.Process", workspace: Path) -> bool:
@@ -147,11 +168,11 @@ def _ours(process: "ProcessIdentity") -> bool:
 def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "Iterator[psutil.Process]":
     import psutil
 
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, OSError):
-            if since and process.create_time() < since - CLOCK_STEP_SECONDS:
+            if since and _began(pid) < since - CLOCK_STEP_SECONDS:
                 continue
-            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
-                continue
-            if os.getsid(process.pid) in sessions or process.environ().get(variable) == mark:
+            process = psutil.Process(pid)
+            ours = os.getsid(pid) in sessions or process.environ().get(variable) == mark
+            if ours and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
                 yield process

@@ -7,7 +7,7 @@ row shows. ``head`` and ``turn`` are views for readers, rewritten with each reco
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -26,7 +26,16 @@ from goalrun.adapters.views import (
     sealed,
 )
 from goalrun.core import result
-from goalrun.core.events import Event, Record
+from goalrun.core.events import (
+    CallFinished,
+    CallStarted,
+    Event,
+    FlowTold,
+    ProcessStarted,
+    Record,
+    StepSettled,
+    TurnFinished,
+)
 from goalrun.core.model import GoalState
 from goalrun.core.ports import Clock
 from goalrun.core.replay import apply, fold
@@ -40,6 +49,10 @@ CREATE TABLE turn (turn INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TRIGGER append_only_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+CALL_PAGES = 64
+"""How many pages of records of calls may be in the -wal alone: each other record takes all on into the main file at
+once, so that one that loses its -wal has lost no turn (docs/adr/0018-records-of-calls.md)."""
+OF_CALLS = frozenset({CallStarted, CallFinished, StepSettled, ProcessStarted, FlowTold})
 _NO_LOCKS = frozenset({"SQLITE_BUSY", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_PROTOCOL"})
 """What SQLite makes of locks that fail: ENOLCK means busy to it."""
 
@@ -65,8 +78,6 @@ class SqliteJournal:
                 _require_whole(self._db, path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            # Each record goes on into the main file at once: one that loses its -wal has lost nothing.
-            self._db.execute("PRAGMA wal_autocheckpoint=1")
             if new:
                 path.chmod(0o600)
                 self._db.executescript(
@@ -90,29 +101,39 @@ class SqliteJournal:
         Raises:
             EnvironmentFailure: it could not be written; nothing of it was.
         """
-        record = Record(
-            seq=self._seq + 1,
-            at=self._clock.now().isoformat(timespec="milliseconds"),
-            elapsed=max(0.0, self._clock.monotonic() - self._started),
-            event=event,
-        )
-        return record, self._write(record, apply(state, record))
+        return self.append_all((event,), state)[0]
 
-    def _write(self, record: Record, after: GoalState) -> GoalState:
-        event = record.event
-        body = event.model_dump_json()
-        digest = _digest(self._digest, record.seq, record.at, record.elapsed, body)
-        reached(f"journal {event.kind} before")
+    def append_all(self, events: Sequence[Event], state: GoalState | None) -> list[tuple[Record, GoalState]]:
+        """Make events durable together, so that all of them are there, or none; see ``append``."""
+        at = self._clock.now().isoformat(timespec="milliseconds")
+        elapsed = max(0.0, self._clock.monotonic() - self._started)
+        done = []
+        for seq, event in enumerate(events, start=self._seq + 1):
+            record = Record(seq=seq, at=at, elapsed=elapsed, event=event)
+            state = apply(state, record)
+            done.append((record, state))
+        self._write(done)
+        return done
+
+    def _write(self, done: Sequence[tuple[Record, GoalState]]) -> None:
+        rows, digest = [], self._digest
+        for record, _ in done:
+            body = record.event.model_dump_json()
+            digest = _digest(digest, record.seq, record.at, record.elapsed, body)
+            rows.append((record.seq, record.at, record.elapsed, body, digest))
+            reached(f"journal {record.event.kind} before")
         try:
+            # SQLite takes on records into the main file once its -wal has so many pages.
+            kinds = {type(record.event) for record, _ in done}
+            pages = CALL_PAGES if kinds <= OF_CALLS and kinds != {ProcessStarted} else 1
+            self._db.execute(f"PRAGMA wal_autocheckpoint={pages}")
             self._db.execute("BEGIN IMMEDIATE")
             # A newer goalrun may have changed the format meanwhile: what it wrote is not added to.
             require_format(self._db, self._path)
-            self._db.execute(
-                "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
-                (record.seq, record.at, record.elapsed, body, digest),
-            )
-            self._write_views(after, digest)
-            reached(f"journal {event.kind} written")
+            self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", rows)
+            self._write_views(done, digest)
+            for record, _ in done:
+                reached(f"journal {record.event.kind} written")
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
             raise EnvironmentFailure(f"cannot write the journal {self._path}: {failure}", hint=ROOM) from failure
@@ -120,15 +141,14 @@ class SqliteJournal:
             with suppress(sqlite3.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-        reached(f"journal {event.kind} durable", str(self._path), record.seq, digest)
-        self._seq, self._digest = record.seq, digest
-        return after
+        for (record, _), row in zip(done, rows, strict=True):
+            reached(f"journal {record.event.kind} durable", str(self._path), record.seq, row[-1])
+        self._seq, self._digest = self._seq + len(rows), digest
 
-    def _write_views(self, state: GoalState, digest: str) -> None:
-        head = sealed("head", json.dumps(result.head(state)))
+    def _write_views(self, done: Sequence[tuple[Record, GoalState]], digest: str) -> None:
+        head = sealed("head", json.dumps(result.head(done[-1][1])))
         self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (head, digest))
-        if state.turns:
-            last = state.turns[-1]
+        for last in (record.event.record for record, _ in done if isinstance(record.event, TurnFinished)):
             row = (last.outcome.turn, sealed(f"turn {last.outcome.turn}", json.dumps(result.turn(last))))
             self._db.execute("INSERT OR IGNORE INTO turn VALUES (?, ?)", row)
 
@@ -222,7 +242,8 @@ def write_again(path: Path, good: Iterable[Record], clock: Clock) -> None:
     """Make a journal of records that were written before."""
     journal, state = SqliteJournal(path, clock), None
     for record in good:
-        state = journal._write(record, apply(state, record))  # noqa: SLF001 - of this module
+        state = apply(state, record)
+        journal._write(((record, state),))  # noqa: SLF001 - of this module
     journal.close()
 
 

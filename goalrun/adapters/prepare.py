@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from posixpath import basename, join, normpath
@@ -31,6 +32,8 @@ KEPT = 3
 SECONDS = 1800.0
 """How long the command may take, where checks may not take longer."""
 MOST_PATHS = 200
+BASE_PACK = "base.pack"
+"""Beside the results of a workspace: what its last goal stored of the base; see ``GitStore.keep``."""
 TOLD_CHARS, MOST_READ = 300, 2_000
 MANIFESTS = (
     "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "pnpm-workspace.yaml",
@@ -116,7 +119,7 @@ class Preparation(NamedTuple):
         made = self.folder / "preparing"
         remove_tree(made)
         private_folder(made)
-        with laid_out(self.spec, self.store, self.folder, self.runner, tree) as here:
+        with laid_out(self.spec, self.store, self.folder, self.runner, tree) as (here, _):
             self._execute(command, here)
             names = [name for name in self.store.left_in(here.top) if name not in self.spec.verification.deps]
             if len(names) > MOST_PATHS:
@@ -194,4 +197,7 @@ def forget(home: Path, unused: Callable[[float], bool], *, dry_run: bool) -> int
                     count += 1
                     if not dry_run:
                         _discard(entry)
+            with suppress(FileNotFoundError):
+                if unused((shelf / BASE_PACK).stat().st_mtime) and not dry_run:
+                    (shelf / BASE_PACK).unlink()
     return count

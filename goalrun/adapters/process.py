@@ -5,12 +5,17 @@ Every command gets its own session, an explicit environment and folder, a deadli
 file does the watching, so that this also holds when goalrun itself is killed.
 """
 
+import ast
+import atexit
 import json
+import marshal
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -34,6 +39,8 @@ ANSWER_SECONDS = 20.0
 """How long a supervisor may take to end a command and to say so; one that takes longer is killed."""
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 1 << 20
+_spares: list[subprocess.Popen[bytes]] = []
+_spares_lock = threading.Lock()
 STATUS_FD = 200
 """Where a launcher writes its own record, well above what a program has open when it starts."""
 
@@ -45,6 +52,7 @@ class Command(NamedTuple):
         stderr: the file for standard error; None puts it into ``stdout``'s, in order.
         stdin: a file; None is the null device.
         timeout: seconds.
+        idle: seconds without any output after which it is ended as well.
         secrets: values replaced in the output before it is written.
         umask: None keeps the caller's.
         status: a new file in which the launcher that ``argv`` begins with records, on ``STATUS_FD``, that it did its
@@ -63,6 +71,7 @@ class Command(NamedTuple):
     umask: int | None = None
     status: Path | None = None
     launcher: str = ""
+    idle: float = math.inf
 
 
 class Finished(NamedTuple):
@@ -71,12 +80,14 @@ class Finished(NamedTuple):
     Attributes:
         exit_code: its exit status; negative is the signal that ended it.
         survivors: processes that it left behind and that were killed.
+        idle: it timed out because it printed nothing for so long.
     """
 
     exit_code: int
     timed_out: bool
     seconds: float
     survivors: int
+    idle: bool = False
 
 
 class Unstartable(ProcessFailure):
@@ -107,6 +118,7 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         reached("process recorded")
         _say(supervisor, b"g")
         reached("process running")
+        _start_spare()
         status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
         reached("process ended")
         return _finished(status, command)
@@ -123,6 +135,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "stdout": str(command.stdout),
         "stderr": str(command.stderr) if command.stderr else None,
         "timeout": command.timeout,
+        # JSON has no infinity; a year of silence is no less.
+        "idle": min(command.idle, 3e7),
         "grace": GRACE_SECONDS,
         "head": HEAD_BYTES,
         "tail": TAIL_BYTES,
@@ -132,7 +146,17 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "status_fd": STATUS_FD,
         "launcher": os.path.realpath(command.launcher) if command.launcher else "",
     }
-    supervisor = subprocess.Popen(
+    with _spares_lock:
+        spare = _spares.pop() if _spares else None
+    supervisor = _supervisor() if spare is None or spare.poll() is not None else spare
+    data = marshal.dumps(order)
+    _say(supervisor, len(data).to_bytes(4, "big") + data)
+    return supervisor
+
+
+def _supervisor() -> subprocess.Popen[bytes]:
+    """A supervisor that waits for its order, or for its end, which comes with ours."""
+    return subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", SUPERVISOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -140,8 +164,19 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,
     )
-    _say(supervisor, json.dumps(order).encode("ascii") + b"\n")
-    return supervisor
+
+
+def _start_spare() -> None:
+    """Have the next command's supervisor start while this command runs."""
+    with _spares_lock:
+        if not _spares:
+            _spares.append(_supervisor())
+
+
+@atexit.register
+def _end_spares() -> None:
+    while _spares:
+        _end(_spares.pop())
 
 
 def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
@@ -180,7 +215,7 @@ def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patie
             _say(supervisor, b"t")
     if interrupted is not None:
         raise interrupted
-    status: dict[str, Any] = json.loads(line)
+    status: dict[str, Any] = ast.literal_eval(line.decode("utf-8", "backslashreplace"))
     return status
 
 
@@ -205,7 +240,7 @@ def _finished(status: dict[str, Any], command: Command) -> Finished:
     if command.status is not None and not status["timed_out"]:
         inside = _launched(command.status, command, exit_code)
         exit_code = exit_code if inside is None else inside
-    return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"])
+    return Finished(exit_code, status["timed_out"], status["seconds"], status["survivors"], status["idle"])
 
 
 def _launched(record: Path, command: Command, exit_code: int) -> int | None:
@@ -239,10 +274,21 @@ def _end(supervisor: subprocess.Popen[bytes]) -> None:
             with suppress(OSError):
                 stream.close()
     try:
-        supervisor.wait(timeout=20)
+        _until_ended(supervisor.pid)
+        supervisor.wait(timeout=ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()
+
+
+def _until_ended(pid: int) -> None:
+    """Wait for a child at most as long as it may take; where the system can tell, without looking again and again."""
+    with suppress(AttributeError, OSError):
+        ended = os.pidfd_open(pid)
+        try:
+            select.select([ended], [], [], ANSWER_SECONDS)
+        finally:
+            os.close(ended)
 
 
 class Detached(NamedTuple):

@@ -1,15 +1,23 @@
 """A bare repository of goalrun's own, and the plumbing to work in it."""
 
+import hashlib
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
-from goalrun.adapters.files import identity_of, require_same
+from goalrun.adapters.files import identity_of, require_same, write_whole
 
 BASE_REF = "refs/goalrun/base"
-GITLINK = "160000"
+GITLINK, FOLDER = "160000", "040000"
+_HASH = re.compile("[0-9a-f]{40}")
+KEPT = 4
+COMMITTED_AT = 946684800
+"""The first second of the year 2000."""
 
 
 class Entry(NamedTuple):
@@ -43,6 +51,8 @@ class Repository:
         self._workspace = workspace
         self._index = folder / "index"
         self._known = identity_of(workspace)
+        self._trees: dict[str, str] = {}
+        self._compared: dict[tuple[str, str], list[Entry]] = {}
 
     def require_workspace(self) -> None:
         """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
@@ -50,13 +60,22 @@ class Repository:
 
     def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        arguments = ["commit-tree", tree, "-m", message, *(word for parent in parents for word in ("-p", parent))]
-        dates = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
-        return self._git(arguments, dates).decode("ascii").strip()
+        return write_commit(self.path, tree, message, *parents)
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
-        return list(entries(self._git(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after])))
+        return [entry for entry in self.compared(before, after) if FOLDER not in (entry.before[0], entry.after[0])]
+
+    def compared(self, before: str, after: str) -> list[Entry]:
+        """The same, with the folders above them."""
+        found = self._compared.get((before, after))
+        if found is None:
+            found = list(entries(self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", before, after])))
+            if _HASH.fullmatch(before) and _HASH.fullmatch(after):
+                # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
+                kept = list(self._compared.items())[1 - KEPT :]
+                self._compared = {**dict(kept), (before, after): found}
+        return found
 
     def blobs(self, tree: str) -> dict[str, str]:
         """What stands for the content of each file of a tree, by its path as shown."""
@@ -77,6 +96,20 @@ class Repository:
         rest = f"\n[… {size - limit} bytes left out …]\n" if size > limit else ""
         return f"{stat}\n{patch}{rest}" if patch else ""
 
+    @contextmanager
+    def patches(self, pairs: Sequence[tuple[str, str]]) -> Iterator[IO[bytes]]:
+        """The patches between many pairs of trees, one after the other, each below a line with its pair.
+
+        Files above half a MiB count as binary.
+        """
+        common = ["diff-tree", "--stdin", "-r", "-p", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color"]
+        large = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.bigFileThreshold", "GIT_CONFIG_VALUE_0": "512k"}
+        asked = "".join(f"{before} {after}\n" for before, after in pairs).encode("ascii")
+        with tempfile.TemporaryFile(dir=self._folder) as output, as_file(asked) as stdin:
+            git.stream(common, self.path, self._environment(large), output, stdin)
+            output.seek(0)
+            yield output
+
     def lines(self, before: str, after: str) -> int:
         """How many lines differ between two trees; a file that is no text counts as one."""
         listing = self._git(["diff-tree", "-r", "-z", "--numstat", "--no-renames", before, after])
@@ -87,9 +120,25 @@ class Repository:
         """The commit under a label; None if there is none."""
         return self._ref(f"refs/goalrun/{label}")
 
+    def refs(self, *labels: str) -> dict[str, str]:
+        """What labels name, those that name something."""
+        if (self.path / "packed-refs").exists():
+            # Somebody had git tidy up in the store.
+            return {label: commit for label in labels if (commit := self.ref(label)) is not None}
+        found = {}
+        for label in labels:
+            with suppress(FileNotFoundError):
+                found[label] = (self.path / f"refs/goalrun/{label}").read_text(encoding="ascii").strip()
+        return found
+
     def tree_of(self, commit: str) -> str:
         """The tree of a commit."""
-        return self._git(["rev-parse", "--verify", f"{commit}^{{tree}}"]).decode("ascii").strip()
+        known = self._trees.get(commit)
+        if known is None:
+            known = self._git(["rev-parse", "--verify", f"{commit}^{{tree}}"]).decode("ascii").strip()
+            if _HASH.fullmatch(commit):
+                self._trees[commit] = known
+        return known
 
     def _ref(self, name: str) -> str | None:
         found = self._try(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"])
@@ -117,6 +166,20 @@ class Repository:
     def _cwd(self) -> Path:
         # `add .` is relative to the folder that git runs in.
         return self._workspace if self._workspace.is_dir() else self._folder
+
+
+def write_commit(repository: Path, tree: str, message: str, *parents: str, durable: bool = True) -> str:
+    """Write a commit into a repository as a loose object (gitformat-loose(5)), as `git commit-tree` does; its name."""
+    who = f"{git.NAME} <{git.EMAIL}> {COMMITTED_AT} +0000"
+    lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
+    text = "\n".join([*lines, "", message, ""]).encode("utf-8")
+    data = b"commit %d\0" % len(text) + text
+    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    place = repository / "objects" / name[:2] / name[2:]
+    if not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        write_whole(place, zlib.compress(data), durable=durable)
+    return name
 
 
 def present(side: tuple[str, str]) -> bool:

@@ -4,17 +4,17 @@ It shares no object, path, ref, hook or configuration with the user's repository
 index is kept between turns, so a snapshot costs what changed, not what there is.
 """
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
-from goalrun.adapters import git
+from goalrun.adapters import git, index
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
-from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, entries, present, shown
-from goalrun.adapters.trees import EXACT_ATTRIBUTES, Trees
+from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
+from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
 from goalrun.errors import GitFailed
 
@@ -24,7 +24,11 @@ CACHES = (
 )  # fmt: skip
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20
-TIME_STEP_SECONDS = 2.0
+TELL_SECONDS = 2.0
+LEAST_KEPT_BYTES = 4 << 20
+"""Below that, storing everything anew is as fast."""
+MAX_NESTED = 100
+"""How deep repositories may lie in one another."""
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What git calls a folder without files."""
 SEED = b".goalrun-nested"
@@ -47,7 +51,11 @@ class GitStore(Trees):
         remove_tree(self.path)
         git.checked(["init", "--quiet", "--bare", "--template=", str(self.path)], self._folder)
         self.path.chmod(0o700)
-        for name, value in (("core.fsync", "all"), ("core.fsyncMethod", "batch"), ("core.bare", "false")):
+        for name, value in (
+            ("core.fsync", "committed,reference"),
+            ("core.fsyncMethod", "batch"),
+            ("core.bare", "false"),
+        ):
             git.checked(["config", name, value], self.path, {"GIT_DIR": str(self.path)})
         info = private_folder(self.path / "info")
         write_whole(info / "attributes", EXACT_ATTRIBUTES)
@@ -69,7 +77,7 @@ class GitStore(Trees):
             )
         for label, snapshot in (("base", base), ("last", last)):
             if self.ref(label) is None:
-                self._point(label, snapshot.commit)
+                self._point(snapshot.commit, label)
 
     def _user_excludes(self) -> str:
         """The user's ignore rules that are not in the tree: the global file, then the repository's own."""
@@ -84,6 +92,53 @@ class GitStore(Trees):
                 texts.append(file.read(MAX_EXCLUDES_BYTES).decode("utf-8", "surrogateescape"))
         return "\n".join(texts) + "\n"
 
+    def fill(self, shelf: Path, tell: Callable[[str], None], poll: Callable[[], None]) -> None:
+        """Read the workspace into the index before the first snapshot: the part of it that can take long.
+
+        What an earlier goal kept of the same workspace is not stored again. It comes as a pack, of which git makes
+        the index itself: an object has the name that its bytes have, whoever could write to the shelf.
+
+        Args:
+            shelf: the pack of an earlier goal, if there is one; see ``keep``.
+            tell: shows a line of progress.
+            poll: called while it lasts; what it raises ends it.
+        """
+        told = monotonic()
+
+        def watch(done: int) -> None:
+            nonlocal told
+            poll()
+            if monotonic() - told >= TELL_SECONDS:
+                told = monotonic()
+                tell(f"taking the base: {done} files" if done else "taking the base: what an earlier goal stored")
+
+        if self._index.exists():
+            return
+        self.require_workspace()
+        with suppress(FileNotFoundError), shelf.open("rb") as pack:
+            words = ["index-pack", "--stdin", "--fix-thin"]
+            os.utime(shelf)
+            if git.follow(words, self.path, self._environment(), watch, pack) != 0:
+                shelf.unlink(missing_ok=True)
+        self._since.touch()
+        # It may fail, on nested repositories; the snapshot sees to that.
+        git.follow(["add", "--all", "--verbose", "--", "."], self._workspace, self._environment(), watch)
+
+    def keep(self, shelf: Path) -> None:
+        """Keep what was packed of the base for the next goal of the workspace, where that is worth it."""
+        packs = [*(self._folder / PACKED).glob("*/*.pack")]
+        if len(packs) == 1 and packs[0].stat().st_size >= LEAST_KEPT_BYTES:
+            private_folder(shelf.parent)
+            draft = shelf.with_name(f"{shelf.name}.{os.getpid()}")
+            with suppress(OSError):
+                os.link(packs[0], draft)
+                draft.replace(shelf)
+
+    @property
+    def _since(self) -> Path:
+        """A file that was touched when git began to read what is in the index."""
+        return self._index.with_name(f"{self._index.name}.since")
+
     def snapshot(self, label: str, *, last: bool = True) -> Snapshot:
         """Commit the whole workspace as it is, as the successor of the last one, and, with ``last``, in its place.
 
@@ -94,39 +149,36 @@ class GitStore(Trees):
         # Ours alone, under the goal's lock: a lock left here, or at a ref, is of a process that was killed.
         for lock in (self._index.with_name(self._index.name + ".lock"), *self.path.glob("refs/**/*.lock")):
             lock.unlink(missing_ok=True)
-        first = not self._distrust_times()
-        self._add_all()
-        if first:
-            self._track_what_the_user_tracks()
+        known = self.refs("last", "base", label)
+        previous, before = known.get("last"), known.get(label)
+        base = known.get("base") if label != "base" else None
+        tree, changed = self._recorded(previous or EMPTY_TREE, first=not self._distrust_times() or previous is None)
         # What was read may be the folder that came in its place meanwhile.
         self.require_workspace()
-        tree = self._git(["write-tree"]).decode("ascii").strip()
-        previous = self._ref("refs/goalrun/last")
-        base = self._ref(BASE_REF) if label != "base" else None
-        before = self.ref(label)
         if before is not None and self.tree_of(before) == tree:
             # Taken already, by a process that was killed before it could record that.
             commit, previous = before, self._ref(f"{before}^")
+            changed = self.changes(previous, tree) if previous else []
         else:
             # What the label named until now stays in reach.
             parents = dict.fromkeys(each for each in (previous, before) if each is not None)
             commit = self.commit(tree, f"goalrun {label}", *parents)
-            self._point(label, commit)
-        if last:
-            self._point("last", commit)
+        self._point(commit, *dict.fromkeys((label, "last") if last else (label,)))
         if label == "base":
             self.base = commit
         return Snapshot(
             commit=commit,
             tree=tree,
-            changed_files=len(self.changes(previous, tree)) if previous else 0,
-            diff_files=len(self.changes(base, tree)) if base else 0,
+            changed_files=len(changed) if previous else 0,
+            diff_files=len(self.changes(self.tree_of(base), tree)) if base else 0,
             warnings=self._warnings(first=base is None),
         )
 
-    def _point(self, label: str, commit: str) -> None:
-        (self.path / f"refs/goalrun/{label}.lock").unlink(missing_ok=True)
-        self._git(["update-ref", f"refs/goalrun/{label}", commit])
+    def _point(self, commit: str, *labels: str) -> None:
+        for label in labels:
+            (self.path / f"refs/goalrun/{label}.lock").unlink(missing_ok=True)
+        with as_file(b"".join(f"update refs/goalrun/{label} {commit}\n".encode() for label in labels)) as orders:
+            self._git(["update-ref", "--stdin"], stdin=orders)
 
     def take_turn(self, label: str, *, restore: bool) -> Snapshot:
         """The snapshot of a turn; with ``restore`` protected paths are first put back as in the base.
@@ -229,31 +281,22 @@ class GitStore(Trees):
         return self.patch(self.base, snapshot.commit, limit)
 
     def _distrust_times(self) -> bool:
-        """Have files read again that changed within about a second of the last snapshot.
+        """Have files read again that changed as the last snapshot was taken, or just before; see ``index.doubt``.
 
-        Git compares times in seconds: in that second a file could change once more, get its size and time of change
-        back, and look the same. False if there is no index; a damaged one is made anew.
+        False if there is no index that can be gone on with: it is made anew.
         """
-        if not self._index.exists():
-            return False
-        data = self._index.read_bytes()
-        # Git itself takes an index at its word (gitformat-index(5): the checksum is at the end).
-        if hashlib.sha1(data[:-20], usedforsecurity=False).digest() != data[-20:]:
-            self._index.unlink()
-            return False
-        listing = self._git(["ls-files", "--stage", "-z"])
-        written = self._index.stat().st_mtime
-        top = os.fsencode(self._workspace)
-        doubtful = []
-        for entry in listing.split(b"\0"):
-            with suppress(OSError):
-                path = os.path.join(top, entry.partition(b"\t")[2])  # noqa: PTH118 - bytes
-                if entry and abs(os.lstat(path).st_ctime - written) < TIME_STEP_SECONDS:
-                    doubtful.append(entry + b"\0")
-        if doubtful:
-            with as_file(b"".join(doubtful)) as entries_again:
-                self._git(["update-index", "-z", "--index-info"], stdin=entries_again)
-        return True
+        since = self._since
+        data = self._index.read_bytes() if self._index.exists() else b""
+        whole = index.is_whole(data)
+        if not whole:
+            self._index.unlink(missing_ok=True)
+        else:
+            began = since.stat().st_mtime if since.exists() else 0.0
+            if (known := index.doubted(data, began, os.fsencode(self._workspace))) is not data:
+                write_whole(self._index, known, durable=False)
+        # What is read from here on is doubted by the next snapshot, also if this one is cut.
+        since.touch()
+        return whole
 
     def _track_what_the_user_tracks(self) -> None:
         """Tracked files count even where an ignore rule matches them."""
@@ -279,34 +322,31 @@ class GitStore(Trees):
         place += b"/" + name
         return bool(name) and (os.path.islink(place) or os.path.isfile(place))  # noqa: PTH113, PTH114 - bytes
 
-    def _add_all(self) -> None:
-        added = self._try(["add", "--all", "--", "."])
-        nested = self._nested() if added.status != 0 else self._gitlinks()
-        if not nested:
-            if added.status != 0:
-                raise GitFailed(f"the workspace cannot be snapshotted: {' '.join(added.stderr.split())[:500]}")
-            return
-        # A nested repository is entered like any folder once the index holds a file below it; the file that
-        # is put there is missing on disk, so the same `add` takes it out again.
-        for _ in range(100):
-            self._seed(nested)
+    def _recorded(self, previous: str, *, first: bool) -> tuple[str, list[Entry]]:
+        """The workspace as a tree, and how that differs from the previous one."""
+        said = ""
+        for _ in range(MAX_NESTED):
             added = self._try(["add", "--all", "--", "."])
-            nested = self._nested() if added.status != 0 else self._gitlinks()
-            if added.status == 0 and not nested:
-                return
-        raise GitFailed(f"the workspace cannot be snapshotted: {' '.join(added.stderr.split())[:500]}")
+            if added.status == 0:
+                if first:
+                    self._track_what_the_user_tracks()
+                tree = self._git(["write-tree"]).decode("ascii").strip()
+                changed = self.changes(previous, tree)
+                nested = [entry.path for entry in changed if entry.after[0] == GITLINK]
+                if not nested:
+                    return tree, changed
+            else:
+                nested, said = self._nested(), " ".join(added.stderr.split())[:500]
+            if not nested:
+                break
+            # A nested repository is entered like any folder once the index holds a file below it; the file that
+            # is put there is missing on disk, so the same `add` takes it out again.
+            self._seed(nested)
+        raise GitFailed(f"the workspace cannot be snapshotted: {said}")
 
     def _nested(self) -> list[bytes]:
         listing = self._git(["ls-files", "-z", "--others", "--exclude-standard"])
         return [path.rstrip(b"/") for path in listing.split(b"\0") if path.endswith(b"/")]
-
-    def _gitlinks(self) -> list[bytes]:
-        previous = self._ref("refs/goalrun/last")
-        if previous is None:
-            listing = self._git(["ls-files", "-z", "--stage"]).split(b"\0")
-            return [entry.partition(b"\t")[2] for entry in listing if entry.startswith(GITLINK.encode())]
-        raw = self._git(["diff-index", "--cached", "--raw", "-z", "--no-renames", previous])
-        return [entry.path for entry in entries(raw) if entry.after[0] == GITLINK]
 
     def _seed(self, nested: Iterable[bytes]) -> None:
         with as_file(b"") as nothing:

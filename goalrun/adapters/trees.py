@@ -3,24 +3,36 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
 
 from goalrun.adapters import git
-from goalrun.adapters.files import private_folder, write_whole
-from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, Repository, as_file, entries, present, shown
+from goalrun.adapters.files import private_folder
+from goalrun.adapters.repository import (
+    BASE_REF,
+    GITLINK,
+    Entry,
+    Repository,
+    as_file,
+    entries,
+    present,
+    shown,
+    write_commit,
+)
 from goalrun.core.manifests import harness_changed, is_mixed_manifest
 from goalrun.core.mentions import mentioned
 from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.protection import Change, Finding, Protection, matches
 
 LINK = "120000"
+PACKED = "packed"
+"""A folder in a goal's own: what was exported first, as a pack, in a folder named by its tree."""
 MAX_TEXT_BYTES = 1 << 20
-EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding\n"
-"""In ``info/attributes``: blobs are the files' exact bytes, whatever a ``.gitattributes`` says."""
+EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding !diff\n"
+"""In ``info/attributes``: blobs are the files' exact bytes and patches show them, whatever ``.gitattributes`` says."""
 
 
 class Plan(NamedTuple):
@@ -47,6 +59,7 @@ class Trees(Repository):
         super().__init__(folder, workspace)
         self._make_protection = protection
         self._protection: Protection | None = None
+        self._protected: frozenset[bytes] | None = None
 
     def protection(self) -> Protection:
         """The protected set, made from the base once."""
@@ -73,7 +86,7 @@ class Trees(Repository):
 
     def _findings(self, tree: str) -> Iterator[tuple[Entry, Finding]]:
         protection = self.protection()
-        for entry in self.changes(self.base, tree):
+        for entry in self.changes(self.tree_of(self.base), tree):
             change = Change(path=entry.shown, before=present(entry.before), after=present(entry.after))
             finding = protection.finding(change)
             if finding is None and is_mixed_manifest(entry.shown) and self._harness_edit(entry, protection):
@@ -126,21 +139,39 @@ class Trees(Repository):
                 found[path] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         return found
 
-    def changed_while_checked(self, folder: Path, marks: dict[str, tuple[int, ...]]) -> list[Tamper]:
+    def changed_while_checked(
+        self, folder: Path, marks: dict[str, tuple[int, ...]], changed: Sequence[Change]
+    ) -> list[Tamper]:
         """Protected paths that the checks, or what they ran, changed in a materialised worktree.
 
-        Its index lies outside of it, so nothing in there can make git look away. Tests that were written over and
-        put back show by ``marks``, from before the checks.
+        Tests that were written over and put back show by ``marks``, from before the checks.
         """
         now = self.marks(folder)
         touched = [Tamper(path=path, kind="escaped") for path, mark in marks.items() if now.get(path) != mark]
-        env = self._worktree(folder)
-        git.run(["update-index", "-q", "--refresh"], folder, env)
-        listing = git.checked(["diff-files", "--raw", "-z", "--no-renames"], folder, env)
-        changed = [Change(path=entry.shown, before=True, after=present(entry.after)) for entry in entries(listing)]
-        new = git.checked(["ls-files", "-z", "--others", "--", "."], folder, env).split(b"\0")
-        changed += [Change(path=shown(path), before=False, after=True) for path in new if path]
         return [*touched, *(Tamper(path=each.path, kind="escaped") for each in self.protection().escapes(changed))]
+
+    def differing(self, folder: Path) -> list[Change]:
+        """Files of a materialised worktree that differ from its index, which lies outside of it."""
+        # Unlike the plumbing, `diff` looks at the bytes where the times differ.
+        words = ["diff", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
+        listing = git.checked(words, folder, self._worktree(folder))
+        return [Change(path=each.shown, before=True, after=present(each.after)) for each in entries(listing)]
+
+    def read_over(self, tree: str, folder: Path) -> None:
+        """Make the files in a materialised worktree those of a tree; what its index vouches for is not written."""
+        git.checked(["read-tree", "--reset", "-u", tree], folder, self._worktree(folder))
+
+    def differs(self, tree: str, folder: Path) -> bool:
+        """Whether index or files of a materialised worktree are not exactly a tree's."""
+        return bool(git.checked(["diff-index", "--raw", "-z", "--no-renames", tree], folder, self._worktree(folder)))
+
+    def protected(self) -> frozenset[bytes]:
+        """The base's files that are protected."""
+        if self._protected is None:
+            protection = self.protection()
+            paths = (path for path in protection.base_files if protection.protects(path))
+            self._protected = frozenset(map(os.fsencode, paths))
+        return self._protected
 
     def left_in(self, folder: Path) -> list[str]:
         """Paths in a materialised worktree that its tree does not have; a wholly new folder is one path."""
@@ -150,22 +181,72 @@ class Trees(Repository):
 
     def _worktree(self, folder: Path) -> dict[str, str]:
         index = str(folder.with_name(folder.name + ".index"))
-        return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index})
+        # What a power cut takes of a worktree is made again.
+        unsynced = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "none"}
+        return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index, **unsynced})
 
-    def export(self, tree: str, repository: Path) -> None:
-        """Make a stand-alone repository of one commit, of a tree whose files are already in its folder."""
-        commit = self.commit(tree, "snapshot")
-        env = {"GIT_DIR": str(repository / ".git"), "GIT_WORK_TREE": str(repository)}
-        git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(repository)], repository)
+    def export(self, tree: str, top: Path, config: bytes | None = None) -> list[str]:
+        """Make a stand-alone repository of one commit, of a tree whose files are in a folder, or will be.
+
+        Args:
+            tree: what it holds.
+            top: the folder.
+            config: the configuration of an earlier one there, of which packs may be left that this one has too.
+
+        Returns:
+            The names of such packs.
+        """
+        repository = top / ".git"
+        if config is None:
+            git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(top)], top)
+        for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
+            (repository / name).mkdir(parents=True, exist_ok=True)
+        if config is not None:
+            (repository / "config").write_bytes(config)
+        (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
         # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
-        write_whole(private_folder(repository / ".git" / "info") / "attributes", EXACT_ATTRIBUTES)
-        with tempfile.TemporaryFile() as pack, as_file(f"{commit}\n".encode()) as wanted:
-            git.stream(["pack-objects", "--quiet", "--revs", "--stdout"], self.path, {}, pack, wanted)
-            pack.seek(0)
-            git.checked(["index-pack", "--stdin"], repository, env, pack)
-        git.checked(["update-ref", "refs/heads/main", commit], repository, env)
+        (repository / "info/attributes").write_text(EXACT_ATTRIBUTES, encoding="ascii")
+        packs = self._bring_objects(tree, repository)
+        written = write_commit(repository, tree, "snapshot", durable=False)
+        (repository / "refs/heads/main").write_text(f"{written}\n", encoding="ascii")
         # Written with the files, by the same git: it is up to date.
-        shutil.copyfile(self._worktree(repository)["GIT_INDEX_FILE"], repository / ".git" / "index")
+        with suppress(FileNotFoundError):
+            shutil.copyfile(self._worktree(top)["GIT_INDEX_FILE"], repository / "index")
+        return packs
+
+    def _bring_objects(self, tree: str, repository: Path) -> list[str]:
+        """The objects of a tree: a pack of the tree that was exported first, and one of what is in this one alone."""
+        first, home = self._first_pack(tree)
+        packs = list(home.iterdir())
+        for pack in packs:
+            if not (repository / "objects/pack" / pack.name).exists():
+                shutil.copy(pack, repository / "objects/pack")
+        if first != tree:
+            names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
+            self._pack(names, repository / "objects/pack")
+        return [pack.name for pack in packs]
+
+    def _first_pack(self, tree: str) -> tuple[str, Path]:
+        """The tree that was exported first, and the folder of its pack, in the goal's own."""
+        home = private_folder(self._folder / PACKED)
+        found = next((each for each in home.iterdir() if len(each.name) == len(tree)), None)
+        if found is None:
+            draft = Path(tempfile.mkdtemp(dir=home))
+            listing = self._git(["ls-tree", "-r", "-t", "-z", "--full-tree", tree]).split(b"\0")
+            self._pack(
+                {tree, *(line.split(b"\t")[0].split(b" ")[2].decode("ascii") for line in listing if line)}, draft
+            )
+            found = home / tree
+            with suppress(OSError):
+                # Another thread may have been first.
+                draft.rename(found)
+        return found.name, found
+
+    def _pack(self, names: Iterable[str], folder: Path) -> None:
+        # Made once or thrown away soon: looking for similar objects would take longer than all the rest.
+        words = ["pack-objects", "--quiet", "--window=0", str(folder / "pack")]
+        with as_file("".join(f"{name}\n" for name in names).encode("ascii")) as listing:
+            git.checked(words, self._folder, self._worktree(folder), listing)
 
     def adopt(self, objects: Path, commit: str, now: str | None = None) -> None:
         """Take one commit's tree out of another repository and make it the base.

@@ -3,21 +3,24 @@
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Literal, TypeVar
 
 from goalrun.adapters import baseline, tools
 from goalrun.adapters.baseline import Baseline, CheckBaseline
 from goalrun.adapters.checks import CheckRunner, Ran
 from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.pool import Worktree, pool_of
 from goalrun.adapters.sandbox import Place
 from goalrun.adapters.store import GitStore
 from goalrun.adapters.trees import Plan
 from goalrun.core.evidence import one_line
-from goalrun.core.model import CheckResult, Snapshot, Tamper, VerificationReport
+from goalrun.core.model import CheckResult, ProcessIdentity, Snapshot, Tamper, VerificationReport
 from goalrun.core.ports import OnProcess
 from goalrun.core.spec import GoalSpec
 from goalrun.errors import EnvironmentFailure
@@ -37,6 +40,8 @@ THRESHOLDS = {
 
 A file that does not load is a failed test in their reports.
 """
+T = TypeVar("T")
+R = TypeVar("R")
 TOKEN_LETTERS = "abcdefghijkmnopqrstuvwxyz"  # noqa: S105 - no password
 
 
@@ -64,6 +69,7 @@ class WorktreeVerifier:
         self._store = store
         self._folder = folder
         self._runner = runner
+        self._recording = threading.Lock()
         self._level = level if spec.verification.worktree else LIVE
         self._base = f"base-{name}" if name else "base"
         self._kept = folder / "floors" / name if name else folder
@@ -80,7 +86,8 @@ class WorktreeVerifier:
         hidden: list[CheckResult] = []
         if all(each.result.outcome == "pass" for each in ran):
             hidden = self._hidden(snapshot.tree, self._base, on_process)
-        floor = [self._baseline(each, snapshot.tree, place, on_process) for place, each in enumerate(ran, start=1)]
+        numbered = list(enumerate(ran, start=1))
+        floor = self._side_by_side(lambda each: self._baseline(each[1], snapshot.tree, each[0], on_process), numbered)
         self._floor = Baseline(checks=tuple(floor))
         digest = baseline.save(private_folder(self._kept), self._floor)
         checks = [_graded(each, base) for each, base in zip(ran, floor, strict=True)]
@@ -152,14 +159,38 @@ class WorktreeVerifier:
     def _ran_all(self, tree: str, label: str, on_process: OnProcess) -> tuple[list[Ran], list[Tamper]]:
         if not self._spec.checks:
             return [], []
-        worktree = self._spec.verification.worktree
-        with self._laid_out(tree) as place:
-            marks = self._store.marks(place.top) if worktree else {}
-            ran = [
-                self._runner.run(command, place, self._output(f"{label}/check-{number}.out"), on_process)
-                for number, command in enumerate(self._spec.checks, start=1)
-            ]
-            return ran, self._store.changed_while_checked(place.top, marks) if worktree else []
+        numbered = list(enumerate(self._spec.checks, start=1))
+        # Side by side they are in each other's way in one worktree; one after the other they may build on each other.
+        groups = [[each] for each in numbered] if self._spec.verification.jobs > 1 else [numbered]
+        found = self._side_by_side(lambda group: self._ran_group(group, tree, label, on_process), groups)
+        return [each for ran, _ in found for each in ran], [each for _, escaped in found for each in escaped]
+
+    def _ran_group(
+        self, checks: Sequence[tuple[int, str]], tree: str, label: str, on_process: OnProcess
+    ) -> tuple[list[Ran], list[Tamper]]:
+        with self._laid_out(tree) as (place, tree_there):
+            marks = self._store.marks(place.top) if tree_there is not None else {}
+            ran = [self._run(command, place, f"{label}/check-{number}.out", on_process) for number, command in checks]
+            if tree_there is None:
+                return ran, []
+            changed = tree_there.changes(self._store)
+            return ran, self._store.changed_while_checked(place.top, marks, changed)
+
+    def _side_by_side(self, action: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Do something with each item, as many at once as there may be; what came of it, in order."""
+        if self._spec.verification.jobs == 1:
+            return [action(each) for each in items]
+        with ThreadPoolExecutor(self._spec.verification.jobs) as threads:
+            return list(threads.map(action, items))
+
+    def _run(self, command: str, place: Place, output: str, on_process: OnProcess) -> Ran:
+        def recorded(role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
+            with self._recording:
+                on_process(role, process)
+
+        path = self._folder / "turns" / output
+        private_folder(path.parent)
+        return self._runner.run(command, place, path, recorded)
 
     def _baseline(self, ran: Ran, tree: str, number: int, on_process: OnProcess) -> CheckBaseline:
         """The floor that a check sets on the base, and whether it can be seen to fail."""
@@ -182,7 +213,7 @@ class WorktreeVerifier:
         """The checks that the worker is not shown, once all others have passed, in a worktree of their own."""
         if not self._spec.hidden_checks:
             return []
-        with self._laid_out(tree) as plain:
+        with self._laid_out(tree) as (plain, _):
             copy = plain.home.with_name(HIDDEN)
             place = plain._replace(hidden=copy)
             if (self._folder / HIDDEN).is_dir():
@@ -190,7 +221,7 @@ class WorktreeVerifier:
             else:
                 copy.mkdir()
             ran = [
-                self._runner.run(command, place, self._output(f"{label}/hidden-{number}.out"), on_process)
+                self._run(command, place, f"{label}/hidden-{number}.out", on_process)
                 for number, command in enumerate(self._spec.hidden_checks, start=1)
             ]
         return [CheckResult(**{**dict(each.result), "hidden": True}) for each in ran]
@@ -199,18 +230,19 @@ class WorktreeVerifier:
         self, checks: Sequence[CheckResult], ran: Sequence[Ran], tree: str, label: str, on_process: OnProcess
     ) -> tuple[list[CheckResult], list[Tamper]]:
         """The checks, and those whose pass is a lie: with a failing test planted they do not fail."""
-        results: list[CheckResult] = []
+        results: list[CheckResult] = list(checks)
         forged: list[Tamper] = []
-        for number, (check, each) in enumerate(zip(checks, ran, strict=True), start=1):
-            results.append(check)
-            if check.grade == "weak":
-                continue
-            again, canary = self._with_canary(each, tree, f"{label}/canary-{number}.out", on_process)
+        strong = [number for number, check in enumerate(checks) if check.grade != "weak"]
+        planted = self._side_by_side(
+            lambda number: self._with_canary(ran[number], tree, f"{label}/canary-{number + 1}.out", on_process), strong
+        )
+        for number, (again, canary) in zip(strong, planted, strict=True):
+            check = checks[number]
             if again is not None and _canary_failed(again, canary):
                 continue
             ran_unfailing = again is not None and again.found is not None and canary in again.found.outcomes
             if self._floor.of(check.command).unproven and not ran_unfailing:
-                results[-1] = CheckResult(**{**dict(check), "grade": "weak", "reason": NO_CANARY})
+                results[number] = CheckResult(**{**dict(check), "grade": "weak", "reason": NO_CANARY})
             else:
                 forged.append(Tamper(path=one_line(check.command), kind="forged"))
         return results, forged
@@ -218,44 +250,36 @@ class WorktreeVerifier:
     def _with_canary(self, ran: Ran, tree: str, output: str, on_process: OnProcess) -> tuple[Ran | None, str]:
         """Run a check once more with a failing test in a copy of its tree; None where none can be planted."""
         token = "".join(secrets.choice(TOKEN_LETTERS) for _ in range(8))
-        with self._laid_out(tree) as place:
+        with self._laid_out(tree) as (place, _):
             start = self._runner.start_folder(place)
             if start is None or ran.runner is None or ran.found is None:
                 return None, ""
             canary = ran.runner.plant(start, ran.found, token)
             if canary is None:
                 return None, ""
-            return self._runner.run(ran.result.command, place, self._output(output), on_process), canary
+            return self._run(ran.result.command, place, output, on_process), canary
 
-    def _output(self, name: str) -> Path:
-        path = self._folder / "turns" / name
-        private_folder(path.parent)
-        return path
-
-    def _laid_out(self, tree: str) -> AbstractContextManager[Place]:
+    def _laid_out(self, tree: str) -> AbstractContextManager[tuple[Place, Worktree | None]]:
         return laid_out(self._spec, self._store, self._folder, self._runner, tree)
 
 
 @contextmanager
-def laid_out(spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, tree: str) -> Iterator[Place]:
-    """A fresh worktree of a tree with empty folders around it, for as long as it is used."""
-    scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(folder / "verify")))
+def laid_out(
+    spec: GoalSpec, store: GitStore, folder: Path, runner: CheckRunner, tree: str
+) -> Iterator[tuple[Place, Worktree | None]]:
+    """A clean worktree of a tree with empty folders around it, for as long as it is used; None is the live one."""
+    pool = pool_of(folder, Path(spec.workspace).name)
+    scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=private_folder(pool.folder)))
     try:
         folders = [scratch / name for name in ("home", "tmp", "reports")]
         for each in folders:
             each.mkdir(mode=0o700)
-        workspace = Path(spec.workspace)
-        if spec.verification.worktree:
-            top = scratch / "tree" / (workspace.name or "workspace")
-            top.mkdir(mode=0o755, parents=True)
-            store.materialise(tree, top)
-            store.export(tree, top)
-        else:
+        with ExitStack() as stack:
+            worktree = stack.enter_context(pool.worktree(store, tree)) if spec.verification.worktree else None
             store.require_workspace()
-            top = workspace
-        place = Place(top, *folders)
-        runner.furnish(place)
-        yield place
+            place = Place(Path(spec.workspace) if worktree is None else worktree.top, *folders)
+            runner.furnish(place)
+            yield place, worktree
     except OSError as failure:
         raise EnvironmentFailure(f"the checks cannot be run: {failure}") from failure
     finally:

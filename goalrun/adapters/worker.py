@@ -36,6 +36,7 @@ NOT_FOUND = frozenset({126, 127})
 """Exit statuses by which a shell says that there is no such command (POSIX, "Exit Status for Commands")."""
 LEAST_USD = 0.0001
 """What an agent may still spend is never told as zero, which some take for no limit."""
+SILENT = "it printed nothing for too long"
 TRY_SECONDS = 60.0
 """How long a command that a worker waits for may take."""
 
@@ -122,7 +123,7 @@ class AgentWorker:
         }
         env = {CALL_VARIABLE: self._call_id(task), **task.env}
         order = self._order(words, task.prompt, kept, task.timeout, task.turn)
-        order = order._replace(values=values, env={**order.env, **env})
+        order = order._replace(values=values, env={**order.env, **env}, idle=task.idle)
         return call(agent, order, self._means, partial(on_process, "worker")), kept
 
     def _call_id(self, task: Task) -> str:
@@ -166,7 +167,7 @@ class AgentWorker:
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()
         failed = finished.exit_code != 0 or said.failure is not None
         outcome = "timeout" if finished.timed_out else "failed" if failed else "ok"
-        reason = self._complaint(heard) if outcome == "failed" else ""
+        reason = self._complaint(heard) if outcome == "failed" else SILENT if finished.idle else ""
         blocked = self._blocked(finished.exit_code, last)
         usage, known = spent(self._agent, said, session)
         return WorkerReport(

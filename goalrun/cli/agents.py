@@ -17,7 +17,7 @@ from goalrun.core.evidence import secrets_of
 from goalrun.core.model import WorkerReport
 from goalrun.core.ports import AgentFailure, Task
 from goalrun.core.spec import AgentSpec, GoalSpec
-from goalrun.errors import SpecError
+from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, agents, load
 from goalrun.wiring.session import Session, open_session, workspace_here
 
@@ -83,7 +83,7 @@ def trial(name: str, *, as_json: bool) -> int:
     workspace, _ = workspace_here()
     known = agents(load(workspace).settings)
     if name not in known:
-        raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join(known)}")
+        raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, f"known: {', '.join(known)}"))
     agent = worker_agent(name, known[name], session)
     scratch = Path(tempfile.mkdtemp(prefix="goalrun-trial-"))
     try:

@@ -2,12 +2,12 @@
 
 import os
 import sys
-import traceback
 from contextlib import suppress
-from typing import IO
 
-from goalrun import __version__
-from goalrun.errors import GoalrunError, of_the_system
+from goalrun import TYPE_CHECKING, __version__
+
+if TYPE_CHECKING:
+    from typing import IO
 
 BUG = 1
 USAGE = 2
@@ -35,6 +35,8 @@ def _open_streams() -> None:
 
 def _flushed(code: int) -> int:
     """The exit code, once everything is said; where that cannot be, a result was not delivered."""
+    from goalrun.errors import GoalrunError
+
     try:
         sys.stdout.flush()
     except OSError as failure:
@@ -49,7 +51,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _silence(stream: IO[str]) -> None:
+def _silence(stream: "IO[str]") -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -58,14 +60,16 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     from typer.exceptions import TyperException
 
     # Each of them adds its commands to the same app.
-    from goalrun.cli import fleet_commands, flow_commands, setup_commands  # noqa: F401
+    from goalrun.cli import examples, fleet_commands, flow_commands, setup_commands  # noqa: F401
     from goalrun.cli.commands import app
+    from goalrun.errors import GoalrunError, of_the_system
 
+    examples.attach(app)
     try:
         return app(standalone_mode=False) or 0
     except TyperException as failure:
         say = getattr(failure, "format_message", None)
-        return _complain(say() if callable(say) else str(failure), "goalrun --help", USAGE)
+        return _complain(say() if callable(say) else str(failure), _help_for(failure), USAGE)
     except typer.Abort:
         return INTERRUPTED
     except GoalrunError as failure:
@@ -83,6 +87,16 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
         return _complain(*_bug(failure), BUG)
 
 
+def _help_for(failure: Exception) -> str:
+    """The command whose help says more."""
+    names: list[str] = []
+    context = getattr(failure, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["goalrun", *names, "--help"])
+
+
 def _complain(message: str, hint: str, code: int) -> int:
     from goalrun.core.evidence import plain
 
@@ -95,6 +109,8 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 
 def _bug(failure: Exception) -> tuple[str, str]:
+    import traceback
+
     from goalrun.adapters.home import home_folder
 
     text = "".join(traceback.format_exception(failure))

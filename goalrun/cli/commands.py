@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from goalrun.cli import options
+from goalrun.cli import completion, options
 
 if TYPE_CHECKING:
+    from goalrun.cli.live import Loudness
     from goalrun.cli.running import Asked
 
 app = typer.Typer(
@@ -43,13 +44,20 @@ def start(
     worker: Annotated[
         list[str] | None,
         typer.Option(
-            "-w", "--worker", metavar="NAME[,NAME]", help="An agent, and those that stand in for it; see --strategy."
+            "-w",
+            "--worker",
+            metavar="NAME[,NAME]",
+            help="An agent, and those that stand in for it; see --strategy.",
+            autocompletion=completion.workers,
         ),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
-            "--strategy", metavar="compete|synthesize", help="How several -w do it: the checks pick one, or one merges."
+            "--strategy",
+            metavar="compete|synthesize",
+            help="How several -w do it: the checks pick one, or one merges.",
+            autocompletion=completion.among("compete", "synthesize"),
         ),
     ] = None,
     worker_cmd: Annotated[
@@ -68,7 +76,11 @@ def start(
     judge: Annotated[
         list[str] | None,
         typer.Option(
-            "-j", "--judge", metavar="NAME", help="An agent, PROVIDER:MODEL, or none; all that are given have to agree."
+            "-j",
+            "--judge",
+            metavar="NAME",
+            help="An agent, PROVIDER:MODEL, or none; all that are given have to agree.",
+            autocompletion=completion.judges,
         ),
     ] = None,
     judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
@@ -79,24 +91,36 @@ def start(
     verify_in: Annotated[
         str | None,
         typer.Option(
-            "--verify-in", metavar="worktree|live", help="live: check the workspace itself; such passes are weak."
+            "--verify-in",
+            metavar="worktree|live",
+            help="live: check the workspace itself; such passes are weak.",
+            autocompletion=completion.among("worktree", "live"),
         ),
     ] = None,
     protected_edits: Annotated[
         str | None,
-        typer.Option("--protected-edits", metavar="reject|restore", help="restore: undo them after the turn."),
+        typer.Option(
+            "--protected-edits",
+            metavar="reject|restore",
+            help="restore: undo them after the turn.",
+            autocompletion=completion.among("reject", "restore"),
+        ),
     ] = None,
     deps: options.Deps = None,
     prepare: options.Prepare = None,
     sandbox: options.SandboxLevel = None,
     require_sandbox: options.RequireSandbox = False,
     network: options.Network = False,
+    jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
     worker_isolation: Annotated[
         str | None,
         typer.Option(
-            "--worker-isolation", metavar="auto|off", help="auto: hide goalrun's state and processes from it."
+            "--worker-isolation",
+            metavar="auto|off",
+            help="auto: hide goalrun's state and processes from it.",
+            autocompletion=completion.among("auto", "off"),
         ),
     ] = None,
     max_turns: options.MaxTurns = None,
@@ -116,6 +140,8 @@ def start(
     ] = False,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
@@ -132,7 +158,7 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
     same = (
         "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
         "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
-        "turn_timeout", "check_timeout", "stuck_after",
+        "turn_timeout", "check_timeout", "stuck_after", "jobs",
     )  # fmt: skip
     switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
     workers = given["worker"] or []
@@ -156,7 +182,21 @@ def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
         detach=given["detach"],
         as_json=given["as_json"],
         worktree=given["worktree"],
+        loud=loudness(quiet=given["quiet"], verbose=given["verbose"]),
     )
+
+
+def loudness(*, quiet: bool, verbose: bool) -> "Loudness":
+    """How much a run shows of itself.
+
+    Raises:
+        SpecError: both less and more are asked for.
+    """
+    if quiet and verbose:
+        from goalrun.errors import SpecError
+
+        raise SpecError("--quiet and --verbose exclude each other", hint="leave out one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 @app.command()
@@ -180,6 +220,8 @@ def resume(
     flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Go on with a goal that is not achieved yet."""
@@ -200,7 +242,8 @@ def resume(
         raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
     if every:
         return running.resume_all(as_json=as_json)
-    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage)
+    loud = loudness(quiet=quiet, verbose=verbose)
+    how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage, loud=loud)
     return running.resume(goal, given, how)
 
 
@@ -230,7 +273,13 @@ def stop(goal: options.Goal = "", as_json: options.AsJson = False) -> int:
 
 @app.command()
 def hint(
-    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
+    goal: Annotated[
+        str,
+        typer.Argument(
+            help="An id or a unique prefix; may be left out.",
+            autocompletion=completion.goals,
+        ),
+    ],
     text: Annotated[str, typer.Argument(help="What the next turn should know.")] = "",
 ) -> int:
     """Tell the next turn something."""
@@ -292,9 +341,28 @@ def logs(
 
 
 @app.command()
+def watch(
+    goal: options.Goal = "",
+    every: Annotated[bool, typer.Option("--all", help="All goals at once.")] = False,
+) -> int:
+    """See a goal at work, wherever it runs; with keys to pause, stop or hint."""
+    from goalrun.cli import watching
+
+    return watching.watch(goal, every=every)
+
+
+@app.command()
 def diff(
     goal: options.Goal = "",
-    turn: Annotated[str | None, typer.Option("--turn", metavar="N|best", help="Only this turn's changes.")] = None,
+    turn: Annotated[
+        str | None,
+        typer.Option(
+            "--turn",
+            metavar="N|best",
+            help="Only this turn's changes.",
+            autocompletion=completion.among("best"),
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> int:
     """What a goal, or one of its turns, changed."""
@@ -304,9 +372,42 @@ def diff(
 
 
 @app.command()
+def report(
+    goal: options.Goal = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to (GOAL.html, in this folder).")
+    ] = None,
+) -> int:
+    """Write all about a goal as one HTML file; print its path."""
+    from goalrun.cli import report as body
+
+    return body.report(goal, output)
+
+
+@app.command()
+def web(
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only look.")] = False,
+) -> int:
+    """Show all goals as live pages, on this machine alone; print their address."""
+    from goalrun.cli import web as body
+
+    return body.web(port, browser=not no_browser, read_only=read_only)
+
+
+@app.command()
 def restore(
     goal: options.Goal = "",
-    turn: Annotated[str, typer.Option("--turn", metavar="N|best", help="Which turn's files; 0 is the base.")] = "",
+    turn: Annotated[
+        str,
+        typer.Option(
+            "--turn",
+            metavar="N|best",
+            help="Which turn's files; 0 is the base.",
+            autocompletion=completion.among("best", "0"),
+        ),
+    ] = "",
     as_json: options.AsJson = False,
 ) -> int:
     """Put a turn's files into the workspace."""
@@ -327,6 +428,7 @@ def verify(
     sandbox: options.SandboxLevel = None,
     require_sandbox: options.RequireSandbox = False,
     network: options.Network = False,
+    jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
     check_timeout: options.CheckTimeout = None,
@@ -338,7 +440,7 @@ def verify(
     return verifying.verify(
         base,
         {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare,
+         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare, "jobs": jobs,
          "require_sandbox": require_sandbox or None, "network": network or None,
          "baseline": False if no_baseline else None, "require_strong": require_strong or None},
         as_json=as_json,

@@ -70,7 +70,9 @@ def demo(*, as_json: bool) -> int:
         checks=[f"{python} -m unittest discover -s tests"],
         judge="none",
     )
-    code = start(Asked("make the tests pass", None, given, force=False, no_wait=False, detach=False, as_json=as_json))
+    # In lines on a terminal too: they are the story that is told.
+    asked = Asked("make the tests pass", None, given, force=False, no_wait=False, detach=False, as_json=as_json)
+    code = start(asked._replace(loud="lines"))
     if not as_json:
         goal = session.home.find("", project.resolve())
         _tell(read_result(session.home.folder(goal)), project)

@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
-from goalrun.cli import commands, options
+from goalrun.cli import commands, completion, options
 
 flow = typer.Typer(help="Workflows: steps that are agents, commands, people, and each other.")
 commands.app.add_typer(flow, name="flow")
 
-Name = Annotated[str, typer.Argument(metavar="FLOW", help="A name, or a file (.toml, .json).")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="FLOW",
+        help="A name, or a file (.toml, .json).",
+        autocompletion=completion.flows,
+    ),
+]
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments; text alone is the first one.")
 ]
@@ -22,7 +29,14 @@ def run(
     name: Name,
     words: Words = None,
     worker: Annotated[
-        str | None, typer.Option("-w", "--worker", metavar="NAME", help="The agent of steps that name none.")
+        str | None,
+        typer.Option(
+            "-w",
+            "--worker",
+            metavar="NAME",
+            help="The agent of steps that name none.",
+            autocompletion=completion.workers,
+        ),
     ] = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
@@ -30,6 +44,8 @@ def run(
     turn_timeout: options.TurnTimeout = None,
     no_wait: options.NoWait = False,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a flow: exit 0 done, 14 failed, 6 blocked, 9 waiting for a person."""
@@ -38,7 +54,8 @@ def run(
     flags = running.flags(
         worker=worker, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
     )
-    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json)
+    loud = commands.loudness(quiet=quiet, verbose=verbose)
+    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
     return wrapping.run_flow(name, tuple(words or ()), asked)
 
 
@@ -69,6 +86,16 @@ def check(name: Name, as_json: options.AsJson = False) -> int:
     from goalrun.cli import flows
 
     return flows.check(name, as_json=as_json)
+
+
+@flow.command()
+def schema() -> int:
+    """Print the JSON Schema of flow files, for editors."""
+    from goalrun.cli.render import print_json
+    from goalrun.flows.schema import flow_schema
+
+    print_json(flow_schema())
+    return 0
 
 
 @flow.command("import")
@@ -116,13 +143,29 @@ commands.app.command()(wrap)
 
 @commands.app.command()
 def answer(
-    goal: Annotated[str, typer.Argument(help="An id or a unique prefix; may be left out.")],
-    text: Annotated[str, typer.Argument(metavar="yes|no|TEXT", help="no: REASON says why.")] = "",
+    goal: Annotated[
+        str,
+        typer.Argument(
+            help="An id or a unique prefix; may be left out.",
+            autocompletion=completion.goals,
+        ),
+    ],
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="yes|no|TEXT",
+            help="no: REASON says why.",
+            autocompletion=completion.among("yes", "no"),
+        ),
+    ] = "",
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Answer what a goal or a flow waits for, and go on with it."""
     from goalrun.cli import running, wrapping
 
-    how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json)
+    loud = commands.loudness(quiet=quiet, verbose=verbose)
+    how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json, loud=loud)
     return wrapping.answer(goal, text, how) if text else wrapping.answer("", goal, how)

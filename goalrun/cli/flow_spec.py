@@ -16,7 +16,7 @@ from goalrun.core.flow.model import Flow, Member, Step
 from goalrun.core.flow.refs import fill
 from goalrun.core.spec import AgentSpec, FlowUse, GoalSpec
 from goalrun.core.value import JsonObject
-from goalrun.errors import SpecError
+from goalrun.errors import SpecError, meant
 from goalrun.flows.files import read_flow
 from goalrun.flows.steps import NOBODY
 from goalrun.settings import AgentSettings, Settings, agents, load
@@ -204,7 +204,7 @@ def _agent(name: str, described: JsonObject | None, settings: Settings, session:
     known = agents(settings)
     if described is None:
         if name not in known:
-            raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join(known)}")
+            raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, f"known: {', '.join(known)}"))
         return worker_agent(name, known[name], session)
     return worker_agent(name, described_agent(name, described, known), session)
 
@@ -216,7 +216,7 @@ def described_agent(name: str, given: JsonObject, known: Mapping[str, AgentSetti
     if "use" in data:
         of = str(data.pop("use"))
         if of not in known:
-            raise SpecError(f"agents.{name}: unknown agent {of!r}", hint=f"known: {', '.join(known)}")
+            raise SpecError(f"agents.{name}: unknown agent {of!r}", hint=meant(of, known, f"known: {', '.join(known)}"))
         base = known[of].model_dump()
         if data.get("model"):
             base |= _with_model(name, of, known[of], str(data["model"]))

@@ -92,8 +92,11 @@ def show(name: str, how: Literal["plan", "graph", "mermaid"], *, as_json: bool) 
         out(one_line(flow.description, 2_000))
     _print_plan(flow)
     for arg, given in flow.args.items():
-        default = "required" if given.required else f"default {one_line(str(given.default), 80)}"
-        out(f"argument {arg} ({default}){': ' if given.help else ''}{one_line(given.help)}")
+        kind = [str(given.type)] if given.type else []
+        kind += [f"one of {', '.join(map(str, given.enum))}"] if given.enum else []
+        kind += [f"{key} {bound:g}" for key, bound in (("min", given.min), ("max", given.max)) if bound is not None]
+        kind += ["required" if given.required else f"default {given.default}"]
+        out(f"argument {arg} ({one_line(', '.join(kind), 200)}){': ' if given.help else ''}{one_line(given.help)}")
     note(f"from {flow.source}")
     return 0
 

@@ -4,9 +4,21 @@ from typing import Annotated
 
 import typer
 
-Goal = Annotated[str, typer.Argument(help="An id or a unique prefix; left out: the newest goal of this workspace.")]
-NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.")]
+from goalrun.cli import completion
+
+Goal = Annotated[
+    str,
+    typer.Argument(
+        help="An id or a unique prefix; left out: the newest goal of this workspace.",
+        autocompletion=completion.goals,
+    ),
+]
+NeededGoal = Annotated[str, typer.Argument(help="An id or a unique prefix.", autocompletion=completion.goals)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the end.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Lines, with heads of prompts and what checks print; no live view.")
+]
 Checks = Annotated[
     list[str] | None,
     typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),
@@ -39,12 +51,17 @@ SandboxLevel = Annotated[
         "--sandbox",
         metavar="auto|bwrap|seatbelt|landlock|process",
         help="How checks are isolated (auto: the strongest).",
+        autocompletion=completion.among("auto", "bwrap", "seatbelt", "landlock", "process"),
     ),
 ]
 RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run checks in less than bwrap or seatbelt.")
 ]
 Network = Annotated[bool, typer.Option("--network", help="Let checks use the network.")]
+Jobs = Annotated[
+    str | None,
+    typer.Option("--jobs", metavar="N", help="Checks at once, each in a worktree of its own (1: one after the other)."),
+]
 RequireStrong = Annotated[bool, typer.Option("--require-strong", help="Weak passes do not count.")]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Do not run the checks on the base for a floor; passes are then weak.")

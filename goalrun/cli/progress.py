@@ -1,8 +1,11 @@
 """Progress of a running goal, a line per fact, on standard error."""
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
+from goalrun.adapters.glimpse import head_of
 from goalrun.cli.render import note, paint, painted, seconds, step_line
 from goalrun.core import missing
 from goalrun.core.decide import what_is_missing
@@ -14,6 +17,7 @@ from goalrun.core.events import (
     FlowTold,
     GoalStopped,
     JudgementFinished,
+    ProcessStarted,
     QuotaWait,
     Record,
     RunStarted,
@@ -31,15 +35,22 @@ from goalrun.core.spec import AgentSpec, GoalSpec
 
 MAX_TAMPERS = 10
 COMMAND = "command"
+SAID_LINES = 15
+"""Of each text, with -v."""
 
 
 class LineReporter:
-    """Prints what each record means."""
+    """Prints what each record means; with the goal's folder also what was said: prompts, answers, checks' output."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
 
     def show(self, record: Record, state: GoalState) -> None:
         """One record; see ``core.ports.Reporter``."""
         for line in lines(record, state, sys.stderr):
             note(line)
+        for line in said(record, state, self._folder) if self._folder is not None else ():
+            note(f"    | {one_line(line)}")
 
 
 class SilentReporter:
@@ -101,6 +112,23 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             return [f"{painted(ended.value, stream)}: {one_line(detail, 600)}"]
         case _:
             return []
+
+
+def said(record: Record, state: GoalState, folder: Path) -> Iterator[str]:
+    """The head of a prompt, the end of a worker's answer, the end of what each check printed."""
+    match record.event:
+        case ProcessStarted(role="worker") if state.open is not None and state.spec.flow is None:
+            # The worker waits for this record, and its prompt is there already.
+            newest = sorted((folder / "turns" / f"turn-{state.open.turn}").glob(f"worker-{state.open.attempt}*"))[-1:]
+            yield from (line for place in newest for line in head_of(place / "prompt.md", SAID_LINES))
+        case WorkerFinished(report=report):
+            yield from report.text.splitlines()[-SAID_LINES:]
+        case VerificationFinished(report=report) | BaseVerified(report=report):
+            for check in report.checks:
+                yield f"{check.outcome}: {check.command}"
+                yield from check.excerpt.splitlines()[-SAID_LINES:]
+        case _:
+            return
 
 
 def _started(state: GoalState, stream: IO[str]) -> list[str]:

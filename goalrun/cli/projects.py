@@ -1,6 +1,7 @@
 """What a project probably wants checked: guesses from the files that are there, for a person to confirm."""
 
 import json
+import re
 import shutil
 import sys
 import tomllib
@@ -10,9 +11,17 @@ from pathlib import Path
 import typer
 
 from goalrun.adapters.home import Home
+from goalrun.core.evidence import one_line
 from goalrun.settings import Loaded
 
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_WORKFLOWS = 20
+_CHECK = re.compile(
+    r"(?:(?:uv|poetry|pdm|hatch) run )?(?:python3? -m )?(?:pytest|unittest|tox|nox|ruff check|mypy|pyright|flake8)\b"
+    r"|(?:npm|pnpm|yarn) (?:test|run (?:test|lint|type-?check))\b|npx (?:tsc|eslint|vitest|jest)\b"
+    r"|cargo (?:test|clippy|check)\b|cargo fmt .*--check|go (?:test|vet)\b|make (?:check|test|lint)\b"
+)
+"""How commands begin that say whether a project is in order."""
 ASKED = "asked-for-a-limit"
 """In the state folder: the question is put once."""
 
@@ -60,6 +69,51 @@ def _make(folder: Path) -> list[str]:
             if target in targets:
                 return [f"make {target}"]
     return []
+
+
+def more_checks(folder: Path, path: str | None) -> dict[str, str]:
+    """Checks that are good to propose, but not to take unasked, by the file that says so; what is proposed is first."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob(".github/workflows/*.y*ml"))[:MAX_WORKFLOWS]:
+        for command in ci_commands(_text(file)):
+            found.setdefault(command, str(file.relative_to(folder)))
+    manifest = _text(folder / "pyproject.toml")
+    for tool, command in (("ruff", "ruff check"), ("mypy", "mypy"), ("tox", "tox -q")):
+        if f"[tool.{tool}" in manifest and shutil.which(tool, path=path):
+            found.setdefault(command, "pyproject.toml")
+    if (folder / "tox.ini").is_file():
+        found.setdefault("tox -q", "tox.ini")
+    if (folder / "noxfile.py").is_file():
+        found.setdefault("nox -s tests" if "def tests" in _text(folder / "noxfile.py") else "nox", "noxfile.py")
+    with suppress(ValueError, AttributeError, TypeError):
+        scripts = json.loads(_text(folder / "package.json") or "{}").get("scripts", {})
+        for name in ("lint", "typecheck", "type-check"):
+            if name in scripts:
+                found.setdefault(f"npm run {name}", "package.json")
+    return {command: source for command, source in found.items() if command not in proposed_checks(folder, path)}
+
+
+def ci_commands(workflow: str) -> list[str]:
+    """The commands of a workflow of GitHub's that look like checks: whole lines of ``run``, without placeholders.
+
+    Read line by line, not as YAML: it is a guess that a person confirms.
+    """
+    found: list[str] = []
+    deeper = -1
+    for line in workflow.splitlines():
+        text = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if deeper >= 0 and text and indent <= deeper:
+            deeper = -1
+        key, _, value = text.removeprefix("- ").partition(":")
+        if key.strip() == "run":
+            deeper = indent if value.strip() in {"|", ">", "|-", ">-", "|+"} else -1
+            text = value.strip().strip("\"'")
+        elif deeper < 0:
+            continue
+        if _CHECK.match(text) and "${{" not in text and not text.endswith("\\"):
+            found.append(one_line(text, 200))
+    return list(dict.fromkeys(found))
 
 
 def _text(path: Path) -> str:

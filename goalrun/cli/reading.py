@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,26 @@ def find(home: Home, name: str) -> str:
     """The goal that a user means; "" is the newest of the workspace that the current folder is in."""
     if name:
         return home.find(name, None)
+    return home.find("", _plain_workspace() or _workspace_of_git())
+
+
+def _plain_workspace() -> Path | None:
+    """The workspace where that is plain to see, without asking git, which is slow to import; else None."""
+    with suppress(OSError):
+        here = Path.cwd().resolve(strict=True)
+        if ".git" in here.parts:
+            return None
+        top = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
+        return here if top is None else top if (top / ".git/HEAD").is_file() else None
+    return None
+
+
+def _workspace_of_git() -> Path:
     from goalrun.adapters.git import forget_git_variables
     from goalrun.wiring.session import workspace_here
 
     forget_git_variables()
-    return home.find("", workspace_here()[0])
+    return workspace_here()[0]
 
 
 def list_goals(most: int | None, *, as_json: bool) -> int:

@@ -76,8 +76,40 @@ def ending(result: Json) -> Iterator[str]:
         yield f"  {one_line(result['detail'], 600)}"
     if result["snapshot"] is not None:
         yield f"  snapshot {result['snapshot']['commit'][:12]}; see goalrun diff {result['id']}"
+    last = result["turns"]
+    if result["state"] not in REACHED and result["best_turn"] and result["best_turn"] != last:
+        yield f"  turn {result['best_turn']} was better than the last: goalrun restore {result['id']} --turn best"
     if result["state"] not in {*REACHED, "running"}:
-        yield f"  go on: goalrun resume {result['id']}"
+        yield f"  go on: {next_command(result)}"
+
+
+def next_command(result: Json) -> str:
+    """The command with which a goal that has ended goes on."""
+    goal, limits, usage = result["id"], result["limits"], result["usage"]
+    match result["state"]:
+        case "waiting":
+            return f"goalrun answer {goal} yes|no|TEXT"
+        case "max_turns":
+            return f"goalrun resume {goal} --max-turns +{limits['max_turns']}"
+        case "stuck":
+            return f"goalrun resume {goal} --hint TEXT"
+        case "blocked":
+            return f"remove what blocks it, then goalrun resume {goal} (--hint TEXT says so)"
+        case "budget_exceeded":
+            return f"goalrun resume {goal}{_raised(limits, usage)}"
+        case _:
+            return f"goalrun resume {goal}"
+
+
+def _raised(limits: Json, usage: Json) -> str:
+    """The options that make room under the limits that are used up, or whose spend nobody reports."""
+    spent = {"max_tokens": usage["total_tokens"], "max_usd": usage["usd"], "max_time": usage["seconds"]}
+    set_ = {name: value for name, value in spent.items() if limits[name] is not None}
+    if any(value is None for value in set_.values()):
+        return " --allow-unknown-spend"
+    used_up = [name for name, value in set_.items() if value >= limits[name]]
+    # A judge's last answer can end it a little before the limit.
+    return "".join(f" --{name.replace('_', '-')} +{limits[name]:g}" for name in used_up or set_)
 
 
 def spend(result: Json) -> str:
@@ -120,6 +152,7 @@ def show_lines(result: Json) -> Iterator[str]:
             yield f"  agent       {worker['agent']}, model {worker['model'] or '?'}, session {worker['session'] or '-'}"
         for path, step in worker.get("steps", {}).items():
             yield f"  step        {step_line(path, step, sys.stdout)}"
+        yield from counted(worker)
         for tool in worker["denials"]:
             yield f"  denied      {one_line(tool)}"
         for edit in record["snapshot"].get("protected_edits", []):
@@ -129,6 +162,14 @@ def show_lines(result: Json) -> Iterator[str]:
             judged = "achieved" if record["judgement"]["achieved"] else "not achieved"
             yield f"  judge       {judged}: {one_line(record['judgement']['reason'])}"
         yield f"  → {record['decision']}: {one_line(record['reason'], 600)}"
+
+
+def counted(flow: Json) -> Iterator[str]:
+    """How many steps and workers of a flow ended how, and whose output is the flow's."""
+    for what, numbers in flow.get("counts", {}).items():
+        yield f"  {what:<11} {', '.join(f'{number} {name}' for name, number in numbers.items() if number)}"
+    if flow.get("source"):
+        yield f"  output      of {one_line(flow['source'])}"
 
 
 def step_line(path: str, step: Json, stream: IO[str]) -> str:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +14,19 @@ from goalrun.adapters.clones import head_of
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import replay
+from goalrun.adapters.notify import ASKED_FOR, on_terminal
 from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
 from goalrun.cli import projects
 from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
 from goalrun.cli.goal_files import read_goal_file
 from goalrun.cli.limits import after_resume, require_room
+from goalrun.cli.live import Loudness, shown
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
 from goalrun.cli.render import ending, note, out, print_json
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
-from goalrun.core.model import EXIT_CODES, State
+from goalrun.core.model import EXIT_CODES, GoalState, State
 from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import (
     EnvironmentFailure,
@@ -45,7 +48,7 @@ TOP_LEVEL = (
 )  # fmt: skip
 VERIFICATION = (
     "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
-    "require_strong", "prepare",
+    "require_strong", "prepare", "jobs",
 )  # fmt: skip
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""
@@ -63,6 +66,7 @@ class Asked(NamedTuple):
     as_json: bool
     flow: FlowAsked | None = None
     worktree: bool = False
+    loud: Loudness = "normal"
 
 
 class How(NamedTuple):
@@ -74,6 +78,7 @@ class How(NamedTuple):
     as_json: bool
     one_turn: bool = False
     salvage: bool = False
+    loud: Loudness = "normal"
 
 
 def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
@@ -122,8 +127,7 @@ def start(asked: Asked) -> int:
     # What cannot be isolated as asked is refused before anything exists.
     spec = make("g-unnamed", objective)
     choose(spec, session.home.path)
-    _tell_who_works(spec, loaded)
-    _tell_what_is_left_out(session, place[0], spec.verification.deps)
+    _tell_before(session, spec, loaded, asked)
     if asked.worktree:
         head_of(place[0])
 
@@ -131,7 +135,7 @@ def start(asked: Asked) -> int:
     create = partial(_in_clone, session, place, make) if asked.worktree else make
     goal = create_goal(session, place[0], lambda goal: create(goal, objective), hidden, "f" if alone else "g")
     try:
-        return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json))
+        return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json, loud=asked.loud))
     except WorkspaceBusy:
         # With --no-wait a busy workspace means that nothing was started; unless somebody has resumed it already.
         session.home.remove(goal)
@@ -180,6 +184,12 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
     chosen = projects.ask_checks(proposed)
     settings = type(settings)(**{**dict(settings), "checks": tuple(chosen)})
     return Loaded(settings, {**loaded.sources, "checks": "asked"})
+
+
+def _tell_before(session: Session, spec: GoalSpec, loaded: Loaded, asked: Asked) -> None:
+    if asked.loud != "quiet":
+        _tell_who_works(spec, loaded)
+        _tell_what_is_left_out(session, Path(spec.workspace), spec.verification.deps)
 
 
 def _tell_who_works(spec: GoalSpec, loaded: Loaded) -> None:
@@ -256,18 +266,20 @@ def resume_all(*, as_json: bool) -> int:
 def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
     if how.detach:
         return _detach(session, goal, limits, how)
-    state = run_goal(
-        session,
-        goal,
-        Running(
-            reporter=LineReporter(),
-            tell=note,
-            limits=limits,
-            wait=not how.no_wait,
-            one_turn=how.one_turn,
-            hint=how.hint,
-        ),
-    )
+    with shown(session.home, goal, how.loud) as (reporter, tell):
+        state = run_goal(
+            session,
+            goal,
+            Running(
+                reporter=reporter,
+                tell=tell,
+                limits=limits,
+                wait=not how.no_wait,
+                one_turn=how.one_turn,
+                hint=how.hint,
+            ),
+        )
+    _ring(state)
     if state.spec.alone:
         from goalrun.cli.wrapping import print_flow
 
@@ -275,6 +287,12 @@ def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
     else:
         _print_result(session.home.folder(goal), as_json=how.as_json)
     return EXIT_CODES[state.status]
+
+
+def _ring(state: GoalState) -> None:
+    if state.spec.notify.terminal and state.status not in ASKED_FOR and sys.stderr.isatty():
+        with suppress(OSError):
+            sys.stderr.write(on_terminal(state))
 
 
 def _print_result(folder: Path, *, as_json: bool) -> None:
@@ -302,7 +320,7 @@ def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int
         print_json(shown(session, goal))
     else:
         out(goal)
-        note(f"  goalrun logs --follow {goal}; goalrun stop {goal}")
+        note(f"  goalrun watch {goal}; goalrun logs --follow {goal}; goalrun stop {goal}")
     return 0
 
 

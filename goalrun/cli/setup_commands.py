@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from goalrun.cli import options
+from goalrun.cli import completion, options
 from goalrun.cli.commands import app
 
 agents = typer.Typer(help="Which agents are installed, how they are driven, and what they can report.")
@@ -14,17 +14,17 @@ app.add_typer(agents, name="agents")
 @app.command()
 def init(yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> int:
     """Propose checks for this project; write goalrun.toml."""
-    from goalrun.cli import setup
+    from goalrun.cli import init as conversation
 
-    return setup.init(yes=yes)
+    return conversation.init(yes=yes)
 
 
 @app.command()
 def doctor(as_json: options.AsJson = False) -> int:
     """What works here, and what to do about the rest."""
-    from goalrun.cli import setup
+    from goalrun.cli import doctor as examination
 
-    return setup.doctor(as_json=as_json)
+    return examination.doctor(as_json=as_json)
 
 
 @agents.callback(invoke_without_command=True)
@@ -36,7 +36,16 @@ def list_agents(context: typer.Context, as_json: options.AsJson = False) -> int:
 
 
 @agents.command("test")
-def try_agent(name: Annotated[str, typer.Argument(help="An agent.")], as_json: options.AsJson = False) -> int:
+def try_agent(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="An agent.",
+            autocompletion=completion.workers,
+        ),
+    ],
+    as_json: options.AsJson = False,
+) -> int:
     """Make one small real call in a folder that is thrown away: it costs what that costs."""
     from goalrun.cli import agents as body
 

@@ -15,7 +15,7 @@ from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import strongest
 from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, FlowUse, GoalSpec, VerificationSpec
-from goalrun.errors import SpecError
+from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring.session import Session
 
@@ -98,6 +98,7 @@ def make_spec(
             force=force,
             worker_isolation=settings.worker_isolation,
             hooks={name: command for name, command in settings.hooks.model_dump().items() if command},
+            notify=settings.notify,
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
@@ -203,7 +204,8 @@ def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str,
 
 def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
     if name not in known:
-        raise SpecError(f"unknown agent {name!r}", hint=f"known: {', '.join(known)}; or add [agents.{name}]")
+        otherwise = f"known: {', '.join(known)}; or add [agents.{name}]"
+        raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, otherwise))
     agent = known[name]
     for reads in (agent.reads, agent.judge_reads or agent.reads):
         if reads not in {*READERS, "find"}:

@@ -10,14 +10,14 @@ from goalrun.adapters.views import JOURNAL, read_result
 from goalrun.cli.flow_spec import FlowAsked, flow_again
 from goalrun.cli.flows import proven_flow
 from goalrun.cli.reading import find
-from goalrun.cli.render import note, out, print_json
+from goalrun.cli.render import counted, note, out, print_json
 from goalrun.cli.running import Asked, How, resume, start
 from goalrun.core.events import Answered, FlowReplaced
 from goalrun.core.flow.model import Result
 from goalrun.core.flow.moves import ending
 from goalrun.core.flow.plan import final_step
 from goalrun.core.model import GoalState, State, StepRecord
-from goalrun.core.value import Json
+from goalrun.core.result import counts
 from goalrun.errors import SpecError, WorkspaceBusy
 from goalrun.wiring.goals import note_idle
 from goalrun.wiring.session import Session, open_session
@@ -75,8 +75,7 @@ def flow_result(session: Session, goal: str) -> dict[str, Any]:
     state = replay(folder / JOURNAL)
     shown = read_result(folder)
     shelf = FileShelf(folder)
-    output, found = _output(state, shelf)
-    steps = {path: _step(record, shelf) for path, record in state.flow.steps.items()}
+    ended = _output(state, shelf)
     return {
         "schema": 1,
         "id": goal,
@@ -84,11 +83,13 @@ def flow_result(session: Session, goal: str) -> dict[str, Any]:
         "detail": shown["detail"],
         "flow": state.spec.flow.flow.name if state.spec.flow is not None else None,
         "workspace": shown["workspace"],
-        "output": output,
-        "json": found,
+        "output": ended.text,
+        "json": ended.json_,
+        "source": ended.source or None,
         "usage": shown["usage"],
         "pid": shown["pid"],
-        "steps": _nested(steps),
+        "counts": counts(state.flow.steps),
+        "steps": _nested({path: _step(record, shelf) for path, record in state.flow.steps.items()}),
     }
 
 
@@ -125,11 +126,11 @@ def _number(path: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _output(state: GoalState, shelf: FileShelf) -> tuple[str, Json]:
+def _output(state: GoalState, shelf: FileShelf) -> Result:
     """What a run that is over says, whole: the journal holds only the end of it."""
     text = state.turns[-1].outcome.worker.text if state.turns else ""
     if state.spec.flow is None or state.status not in {State.DONE, State.FAILED}:
-        return text, None
+        return Result(status="skipped", text=text)
     flow = state.spec.flow.flow
     settled = {}
     for step in flow.steps:
@@ -138,7 +139,7 @@ def _output(state: GoalState, shelf: FileShelf) -> tuple[str, Json]:
         said = dict(kept) if kept is not None else {}
         settled[step.id] = Result(**{**said, "status": record.status, "reason": record.reason})
     whole = ending(flow, final_step(flow), settled)
-    return whole.text or text, whole.json_
+    return Result(**{**dict(whole), "text": whole.text or text})
 
 
 def print_flow(session: Session, goal: str, *, as_json: bool) -> None:
@@ -150,6 +151,8 @@ def print_flow(session: Session, goal: str, *, as_json: bool) -> None:
     for name, step in result["steps"].items():
         again = " (reused)" if step["cached"] else ""
         note(f"  {step['status']:<8} {name}{again}" + (f"  {step['reason']}" if step["reason"] else ""))
+    for line in counted(result):
+        note(line)
     note(f"{result['state']}  {goal}" + (f"  {result['detail']}" if result["detail"] else ""))
     if result["output"]:
         out(result["output"])

@@ -136,19 +136,23 @@ class TurnParked(Value):
     snapshot: Snapshot
 
 
-class CallStarted(Value):
+class _OfStep(Value):
+    """Something of a step of a flow; ``path`` is the step, with item and member where there are several."""
+
+    turn: int
+    path: str
+
+
+class CallStarted(_OfStep):
     """A flow is about to pay for a call: an agent, or a command.
 
     Attributes:
-        path: the step, with item and member where there are several.
         key: what the call is recognised by; ``number`` counts calls with equal keys.
         spends: whether tokens are spent; a plain command spends none.
         asks: a person has to say what becomes of it, where it was cut.
     """
 
     kind: Literal["call_started"] = "call_started"
-    turn: int
-    path: str
     key: str
     number: int
     agent: str = ""
@@ -156,32 +160,26 @@ class CallStarted(Value):
     asks: bool = False
 
 
-class CallFinished(Value):
+class CallFinished(_OfStep):
     """What came of it; what is done is not done, or paid for, again."""
 
     kind: Literal["call_finished"] = "call_finished"
-    turn: int
-    path: str
     key: str
     number: int
     call: CallRecord
 
 
-class StepSettled(Value):
+class StepSettled(_OfStep):
     """A step of a flow is over, or will not be run."""
 
     kind: Literal["step_settled"] = "step_settled"
-    turn: int
-    path: str
     step: StepRecord
 
 
-class FlowTold(Value):
+class FlowTold(_OfStep):
     """A worker in Python says something: a phase that begins, or a line for the log."""
 
     kind: Literal["flow_told"] = "flow_told"
-    turn: int
-    path: str
     what: Literal["phase", "log"]
     text: str
 

@@ -56,6 +56,8 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,10}[@-~]|\][^\x07\x1b]{0,2000}(
 # Drawn as nothing, though Unicode counts them as marks or letters: fillers and variation selectors.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
+_ASCII_CONTROLS = {number: None for number in (*range(32), 127) if chr(number) not in "\n\t"}
+
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The values in an environment that must never be written down, in all their forms, longest first."""
@@ -98,6 +100,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 def plain(text: str) -> str:
     """Without terminal escapes, control characters and invisible ones; newlines and tabs stay."""
     text = _INVISIBLE.sub("", _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    if text.isascii():
+        return text.translate(_ASCII_CONTROLS)
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
 
 

@@ -201,11 +201,12 @@ class WorkerReport(Value):
     denials: tuple[str, ...] = ()
     wait_for: str = ""
     steps: Mapping[str, StepRecord] = {}
+    source: str = ""
     untied: tuple[str, ...] = ()
 
 
 class CallRecord(Value):
-    """What came of one call of a flow. Its words are in the file ``kept``, whose SHA-256 is ``digest``.
+    """What came of one call of a flow. Its words are JSON, ``kept``, or in that file, whose SHA-256 is ``digest``.
 
     Attributes:
         before: the tree that it began with; "" where files play no part.

@@ -1,6 +1,7 @@
 """What the loop needs of the world: small protocols in our own values."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from goalrun.core.model import (
     ProcessIdentity,
     Session,
     Snapshot,
+    Stop,
     Usage,
     VerificationReport,
     WorkerReport,
@@ -18,10 +20,16 @@ from goalrun.core.model import (
 from goalrun.errors import EnvironmentFailure, GoalrunError
 
 WORKER_TEXT_CHARS = 16_000
-Note = Callable[[Event], None]
-"""Makes an event of the goal durable."""
 OnProcess = Callable[[Literal["worker", "check", "judge"], ProcessIdentity], None]
 """Called with a process that is ready to run and waits until the call returns."""
+
+
+class Note(Protocol):
+    """Makes events of the goal durable, all of them or none."""
+
+    def __call__(self, *events: Event) -> None:
+        """When this returns, they cannot be lost."""
+        ...
 
 
 class AgentFailure(EnvironmentFailure):
@@ -61,6 +69,7 @@ class Task(NamedTuple):
         place: folder below the turn's for all that is kept of this run; "" for the worker's own.
         chars: how much of its text is wanted.
         env: variables beside the worker's own.
+        idle: seconds without output after which it is ended.
     """
 
     prompt: str
@@ -74,6 +83,7 @@ class Task(NamedTuple):
     place: str = ""
     chars: int = WORKER_TEXT_CHARS
     env: Mapping[str, str] = {}
+    idle: float = math.inf
 
 
 class AnswerNeeded(GoalrunError):
@@ -82,6 +92,14 @@ class AnswerNeeded(GoalrunError):
     def __init__(self, question: str, key: str) -> None:
         super().__init__(question)
         self.key = key
+
+
+class LimitReached(GoalrunError):
+    """A limit of the goal's is reached in the middle of a worker's turn, which can be taken up again."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.detail)
+        self.stop = stop
 
 
 class Clock(Protocol):
@@ -107,8 +125,12 @@ class Clock(Protocol):
 class Journal(Protocol):
     """The append-only record of a goal."""
 
-    def append(self, event: Event, state: GoalState) -> tuple[Record, GoalState]:
-        """Make the event durable; when this returns it cannot be lost. The state is the one that follows."""
+    def append_all(self, events: Sequence[Event], state: GoalState) -> Sequence[tuple[Record, GoalState]]:
+        """Make events durable, all or none: when this returns they cannot be lost.
+
+        Returns:
+            Their records, each with the state that it leads to.
+        """
         ...
 
 

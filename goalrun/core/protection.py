@@ -258,6 +258,10 @@ class Protection(Value):
             return False
         return finding.kind == "shadow" or matches(change.path, LOADED)
 
+    def protects(self, path: str) -> bool:
+        """Whether an edit of a file of the base does not count."""
+        return not matches(path, self.spec.may_change) and self._protected(path)
+
     def _protected(self, path: str, *, named: bool = True) -> bool:
         globs = (*self.spec.protect, *TEST_FILES, *HARNESS)
         by_name = named and (path in self.named or path in self.mentions.files)

@@ -1,11 +1,25 @@
 """The result as JSON: stable and versioned (docs/cli.md). The same shape everywhere it is printed."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from goalrun.core.decide import turn_usage
-from goalrun.core.model import GoalState, Judgement, Snapshot, TurnOutcome, TurnRecord, Usage, VerificationReport
+from goalrun.core.model import (
+    GoalState,
+    Judgement,
+    Snapshot,
+    StepRecord,
+    TurnOutcome,
+    TurnRecord,
+    Usage,
+    VerificationReport,
+    WorkerReport,
+)
 
 SCHEMA = 1
+_BELOW = re.compile(r"[/\[]")
 Json = dict[str, Any]
 
 
@@ -49,7 +63,7 @@ def turn(record: TurnRecord) -> Json:
             "model": worker.model or None,
             "session": worker.session.id if worker.session is not None else None,
             "denials": list(worker.denials),
-            **({"steps": {path: step.model_dump() for path, step in worker.steps.items()}} if worker.steps else {}),
+            **(_steps(worker) if worker.steps else {}),
             **({"untied": list(worker.untied)} if worker.untied else {}),
         },
         "snapshot": _snapshot(outcome.snapshot),
@@ -60,6 +74,28 @@ def turn(record: TurnRecord) -> Json:
         "decision": record.decision,
         "reason": record.reason,
         "feedback": record.feedback,
+    }
+
+
+def _steps(worker: WorkerReport) -> Json:
+    steps = {path: step.model_dump() for path, step in worker.steps.items()}
+    return {"steps": steps, "counts": counts(worker.steps), "source": worker.source or None}
+
+
+def counts(steps: Mapping[str, StepRecord]) -> Json:
+    """How many steps of a flow ended how, and were reused; and how many workers: items and members, else steps.
+
+    Args:
+        steps: by their paths, with items (``ID[N]``) and members (``ID/NAME``) below them.
+    """
+    owners = {path[: mark.start()] for path in steps for mark in _BELOW.finditer(path)}
+    kinds = {
+        "steps": [step for path, step in steps.items() if not _BELOW.search(path)],
+        "workers": [step for path, step in steps.items() if path not in owners],
+    }
+    return {
+        kind: {**Counter(step.status for step in found), "cached": sum(step.cached for step in found)}
+        for kind, found in kinds.items()
     }
 
 

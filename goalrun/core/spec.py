@@ -89,6 +89,7 @@ class VerificationSpec(Value):
         require_sandbox: a level that is weaker than bwrap is an error.
         network: checks may use the machine's network.
         require_strong: a weak pass does not count.
+        jobs: how many checks run side by side, each in a worktree of its own; 1: one after the other, in the same.
         baseline: note which tests the base has, and see each check fail once, before the first turn.
     """
 
@@ -103,6 +104,7 @@ class VerificationSpec(Value):
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
+    jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
 
@@ -124,6 +126,20 @@ class FlowUse(Value):
     slots: int = Field(default=8, ge=1)
 
 
+class NotifySpec(Value):
+    """How people are told that a goal has ended, or waits for them.
+
+    Attributes:
+        desktop: by a notification of the desktop.
+        terminal: by a bell, and a notification of the terminal, where the goal runs in one.
+        webhook: by a POST of the event to this address.
+    """
+
+    desktop: bool = False
+    terminal: bool = False
+    webhook: str | None = Field(default=None, pattern=r"^https?://[!-~]+$", max_length=2000)
+
+
 class GoalSpec(Value):
     """A goal, frozen by value at start.
 
@@ -138,6 +154,7 @@ class GoalSpec(Value):
         force: run the worker even where the base already passes.
         wait_quota: sit out a provider's limit; False ends the goal in ``rate_limited``.
         hooks: commands that are told of what happens, by what they are told of.
+        notify: who else is told of its end.
         worker_isolation: ``auto`` hides goalrun from the worker where that can be done.
     """
 
@@ -158,6 +175,7 @@ class GoalSpec(Value):
     wait_quota: bool = True
     worker_isolation: Literal["auto", "off"] = "auto"
     hooks: Mapping[str, Text] = {}
+    notify: NotifySpec = NotifySpec()
 
     @property
     def alone(self) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Json = JsonValue
@@ -25,7 +25,10 @@ def seconds(value: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=1)]
+_WRITTEN = WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]})
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=1), _WRITTEN]
+Pause = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=60), _WRITTEN]
+"""A short duration, or none."""
 
 
 class Value(BaseModel):

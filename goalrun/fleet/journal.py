@@ -1,7 +1,7 @@
 """A goal's journal that another machine can go on from: no record is acted on before it is in the database too."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -108,22 +108,22 @@ class FleetJournal(SqliteJournal):
         self._patiently(self._begin)
         self._send()
 
-    def append(self, event: Event, state: GoalState | None) -> tuple[Record, GoalState]:
+    def append_all(self, events: Sequence[Event], state: GoalState | None) -> list[tuple[Record, GoalState]]:
         """See ``SqliteJournal``.
 
         Raises:
             Fenced: another machine has the goal.
             Gated: a turn was to begin, and must not now.
         """
-        if isinstance(event, TurnStarted):
+        if any(isinstance(event, TurnStarted) for event in events):
             try:
                 self._patiently(self._gate)
             except Gated as gated:
                 self.gated = gated
                 raise
-        appended = super().append(event, state)
+        appended = super().append_all(events, state)
         # What a worker left is no snapshot yet, and only here: until it is, the database knows of no end.
-        if not isinstance(event, WorkerEnded):
+        if not isinstance(events[-1], WorkerEnded):
             self._send()
         return appended
 

@@ -1,84 +1,22 @@
 """Calls: what a flow pays for. Each is recognised by its content, made once, and recorded before and after."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
-from goalrun.core.events import CallFinished, CallStarted, Event, StepSettled
-from goalrun.core.flow.keys import call_key
-from goalrun.core.flow.model import MAX_STEPS, FlowBudget, Result
-from goalrun.core.flow.verdict import refusal
+from goalrun.core.decide import budget_stop
+from goalrun.core.events import CallFinished, CallStarted, Event, ProcessStarted, StepSettled
+from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
-from goalrun.core.ports import AgentFailure, AnswerNeeded, OnProcess, Task
-from goalrun.core.spec import AgentSpec
-from goalrun.core.value import Json
+from goalrun.core.ports import AgentFailure, AnswerNeeded, LimitReached, OnProcess, Task
+from goalrun.core.prompt import turn_time
 from goalrun.errors import Interrupted
+from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of, refused, result_of
+from goalrun.flows.notes import TICK_SECONDS, Notes, Turns
 from goalrun.flows.ports import Files, FlowPorts
 
 TEXT_CHARS = 5_000_000
-MAX_CALLS = 1_000
-"""Of agents, in one run of a flow."""
-COMMAND = "command"
-"""The name that a plain command has as a worker."""
-
-
-class Call(NamedTuple):
-    """One call.
-
-    Attributes:
-        path: the step, with item and member where there are several.
-        tree: what stands for the files in its key; "" leaves them out.
-        rest: what else is in its key.
-        writes: its changes of files are a part of its result.
-        cache: its result may be taken from before.
-        poll: ends it, by raising, for a reason of its own.
-        judge: holds what it said against what is asked of it; what is not done then is never taken from before.
-    """
-
-    path: str
-    agent: AgentSpec
-    prompt: str
-    files: Files
-    tree: str
-    timeout: float
-    rest: Json = None
-    env: Mapping[str, str] = {}
-    writes: bool = True
-    cache: bool = True
-    poll: Callable[[], None] = lambda: None
-    judge: Callable[[Result], Result] = lambda result: result
-
-    @property
-    def command(self) -> bool:
-        """Whether it is a plain command, which spends nothing."""
-        return self.agent.name == COMMAND
-
-    @property
-    def key(self) -> str:
-        """What it is recognised by."""
-        who: Json = [list(self.agent.command), self.agent.model, dict(self.agent.env)]
-        return call_key(COMMAND if self.command else "agent", who, self.prompt, self.rest, self.tree)
-
-
-class Made(NamedTuple):
-    """A call that is over.
-
-    Attributes:
-        why: it was not taken from before, where something like it was there.
-        kept: the file with its words, and the digest of that; where it is one call.
-    """
-
-    result: Result
-    why: str = ""
-    kept: tuple[str, str] = ("", "")
-
-
-class Cancelled(Interrupted):
-    """A call is not needed any more: somebody else was faster."""
-
-    def __init__(self) -> None:
-        super().__init__("stop", "it is not needed any more")
 
 
 class Calls:
@@ -86,11 +24,10 @@ class Calls:
 
     Args:
         task: what the goal asks of its worker.
-        concurrency: how many calls run at once.
-        slots: whether agents take slots of the machine's.
+        flow: says how many calls run at once, and how many agents are asked in all.
     """
 
-    def __init__(self, task: Task, on_process: OnProcess, ports: FlowPorts, concurrency: int) -> None:
+    def __init__(self, task: Task, ports: FlowPorts, flow: Flow) -> None:
         if task.state is None or task.note is None:
             raise AssertionError("a flow needs the goal's state")
         self.task = task
@@ -99,15 +36,20 @@ class Calls:
         self.spent: Usage = NOTHING_SPENT
         self._bills: list[tuple[str, Usage]] = []
         self._limited: set[str] = set()
-        self._note = task.note
-        self._on_process = on_process
-        self._room = threading.BoundedSemaphore(concurrency)
+        self._begun = ports.clock.monotonic()
+        self.note = Notes(task.note)
+        self._turns = Turns()
+        self._room = threading.BoundedSemaphore(flow.concurrency)
         self._lock = threading.RLock()
         self._left = _by_key(self.state.flow.calls)
         self._numbers = {
             key: max(numbers) for key, numbers in _by_key({**self.state.flow.calls, **self.state.flow.begun}).items()
         }
-        self._agents = 0
+        self._most = flow.max_calls
+        # All turns of a run of a flow are that run, resumed.
+        turns = range(1 if self.state.spec.alone else task.turn, task.turn + 1)
+        done = self.state.flow.calls.values()
+        self._agents = sum(each.agent != COMMAND and each.turn in turns for each in done)
         self._halted: Exception | None = None
         self.steps: dict[str, StepRecord] = {}
 
@@ -120,12 +62,16 @@ class Calls:
             Interrupted: the goal was asked to pause or stop.
         """
         key = call.key
-        known, why = self._known(call, key)
-        if known is not None:
-            return known
-        refused = self._refused(call, key)
-        if refused is not None:
-            return Made(refused)
+        with self.alone(call.files, call.poll) if call.writes else nullcontext():
+            known, why = self._known(call, key)
+            if known is not None:
+                return known
+            no = self._refused(call, key)
+            if no is not None:
+                return Made(no)
+            return self._turned(call, key, why)
+
+    def _turned(self, call: Call, key: str, why: str) -> Made:
         with self._lock:
             number = self._numbers[key] = self._numbers.get(key, 0) + 1
         with self._turn(call):
@@ -138,21 +84,29 @@ class Calls:
                 spends=not call.command,
                 asks=not call.cache,
             )
-            self.note(begun)
             return self._made(call, begun, why)
+
+    def alone(self, files: Files, poll: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have files for oneself; see ``Turns.alone``."""
+
+        def both() -> None:
+            self.check()
+            poll()
+
+        return self._turns.alone(files, both)
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
         with self._lock:
             return call.cache and bool(self._left.get(call.key))
 
-    def note(self, event: Event) -> None:
-        """Record an event; one thread at a time."""
-        with self._lock:
-            self._note(event)
+    def settle(self, path: str, made: Made) -> None:
+        """Record what became of a step, of an item or of a member."""
+        if not made.settled:
+            self.note(self._over_with(path, made))
 
-    def settle(self, path: str, result: Result, why: str = "", kept: tuple[str, str] = ("", "")) -> None:
-        """Record what became of a step, of an item or of a member; ``kept``, where its words are a file already."""
+    def _over_with(self, path: str, made: Made) -> StepSettled:
+        result, why, kept, _ = made
         if not kept[0] and result.status != "skipped":
             kept = self._put(f"{path}/settled", result)
         step = StepRecord(
@@ -168,13 +122,13 @@ class Calls:
         )
         with self._lock:
             if len(self.steps) < MAX_STEPS:
-                self.steps[path] = step
-        self.note(StepSettled(turn=self.task.turn, path=path, step=step))
+                # The turn's record tells of the words, and does not hold them.
+                self.steps[path] = step if step.digest else step.model_copy(update={"kept": ""})
+        return StepSettled(turn=self.task.turn, path=path, step=step)
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
-        """Record a process; one thread at a time."""
-        with self._lock:
-            self._on_process(role, process)
+        """Record a process."""
+        self.note(ProcessStarted(role=role, process=process))
 
     def check(self) -> None:
         """Raise what stops the run, if something does."""
@@ -232,10 +186,9 @@ class Calls:
             question = f"{call.path} was cut in the middle and must not be repeated by itself: run it again?"
             if name not in answers:
                 raise AnswerNeeded(question, name)
-            reason = refusal(answers[name])
-            if reason is not None:
-                said = reason or f"a person said no to: {question}"
-                return Result(status="blocked", reason=said, by="person", text="(reject)")
+            no = refused(answers[name], question)
+            if no is not None:
+                return no
         return None
 
     @contextmanager
@@ -246,49 +199,98 @@ class Calls:
             self.check()
             call.poll()
 
-        while not self._room.acquire(timeout=0.1):
+        while not self._room.acquire(timeout=TICK_SECONDS):
             poll()
         try:
             poll()
             with nullcontext() if call.command else self.ports.slots(poll):
+                self._within(call)
                 self._count(call)
                 yield
         finally:
             self._room.release()
+
+    @property
+    def _usage(self) -> Usage:
+        """What the goal has spent by now."""
+        seconds = self.state.usage.seconds + self.ports.clock.monotonic() - self._begun
+        with self._lock:
+            return Usage(**{**dict(self.state.usage.plus(self.spent)), "seconds": seconds})
+
+    def _within(self, call: Call) -> None:
+        """Start nothing, but commands that spend nothing, once a limit of the goal's is reached."""
+        usage = self._usage
+        if call.command:
+            usage = Usage(**{**dict(NOTHING_SPENT), "seconds": usage.seconds})
+        stop = budget_stop(self.state, usage)
+        if stop is not None:
+            raise LimitReached(stop)
 
     def _count(self, call: Call) -> None:
         if call.command:
             return
         with self._lock:
             self._agents += 1
-            if self._agents > MAX_CALLS:
-                raise AgentFailure(f"{call.path}: {MAX_CALLS} agents are the most in one run of a flow", kind="refused")
+            if self._agents > self._most:
+                raise AgentFailure(
+                    f"{call.path}: {self._most} calls of agents are the most in one run of this flow",
+                    hint="raise max_calls in its file, then goalrun resume --flow",
+                    kind="refused",
+                    usage=NOTHING_SPENT,
+                )
 
     def _made(self, call: Call, begun: CallStarted, why: str) -> Made:
         before = call.files.snapshot().tree if call.writes else ""
         place = f"flow-{self.task.attempt}/{folder_of(call.path)}-{begun.key[:8]}-{begun.number}"
+        # What it waits for is its own record: it has not begun before.
+        unsaid: list[Event] = [begun]
+        ended: Interrupted | None = None
+
+        def on_process(role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
+            self.note(*unsaid, ProcessStarted(role=role, process=process))
+            unsaid.clear()
+
         try:
-            report = self._asked(call, place)
+            report = self._asked(call, place, on_process)
         except AgentFailure as failure:
             report = WorkerReport(outcome="failed", reason=str(failure), usage=failure.usage)
             if failure.kind != "failed":
                 # What it spent is in this call's record.
                 self.halt(AgentFailure(str(failure), kind=failure.kind, usage=NOTHING_SPENT, reset=failure.reset))
-        except Cancelled as over:
-            self._finished(call, begun, WorkerReport(outcome="failed", reason=str(over)), (place, before))
-            raise
         except Interrupted as asked:
             # The goal's own pause cuts the turn; a call that was ended for a reason of its own is over, and was paid.
-            self.ports.poll()
-            report = WorkerReport(outcome="failed", reason=str(asked))
-        made = self._finished(call, begun, report, (place, before))
+            if not isinstance(asked, Cancelled):
+                self.ports.poll()
+            report, ended = WorkerReport(outcome="failed", reason=str(asked)), asked
+        made = self._finished(call, begun, report, (place, before), unsaid, why)
+        if isinstance(ended, Cancelled):
+            raise ended
         self.check()
-        return made._replace(why=why)
+        if report.outcome == "timeout":
+            self._within(call)
+        return made
 
-    def _finished(self, call: Call, begun: CallStarted, report: WorkerReport, at: tuple[str, str]) -> Made:
-        """Record what came of a call; ``at`` is the place of its words, and the tree that it began with."""
+    def _finished(
+        self,
+        call: Call,
+        begun: CallStarted,
+        report: WorkerReport,
+        at: tuple[str, str],
+        unsaid: Sequence[Event],
+        why: str = "",
+    ) -> Made:
+        """Record what came of a call, after what is not recorded yet.
+
+        Args:
+            call: that is over.
+            begun: the record of its beginning.
+            report: of its worker.
+            at: the place of its words, and the tree that it began with.
+            unsaid: goes in front.
+            why: it was not taken from before.
+        """
         place, before = at
-        result = _result(call, report)
+        result = result_of(call, report)
         result = call.judge(result) if result.ok else result
         after = call.files.snapshot().tree if call.writes else ""
         usage = NOTHING_SPENT if call.command else report.usage
@@ -312,10 +314,12 @@ class Calls:
             self.spent = self.spent.plus(usage or Usage())
             if not call.command:
                 self._bills.append((call.path, usage or Usage()))
-            self._note(CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record))
-        return Made(result, "", (kept, digest))
+        over = CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record)
+        made = Made(result, why, (kept, digest), settled=call.settles)
+        self.note(*unsaid, over, *([self._over_with(call.path, made)] if call.settles else []))
+        return made
 
-    def _asked(self, call: Call, place: str) -> WorkerReport:
+    def _asked(self, call: Call, place: str, on_process: OnProcess) -> WorkerReport:
         """The report of the first agent of the chain that does it."""
         failures: list[AgentFailure] = []
         # Nobody is asked again while a provider's limit stands.
@@ -325,14 +329,15 @@ class Calls:
             worker = self.ports.hire(agent, call.files.folder, writes=call.writes, poll=call.poll)
             task = self.task._replace(
                 prompt=call.prompt,
-                timeout=min(call.timeout, self.task.timeout),
+                timeout=min(call.timeout, turn_time(self.state.spec.limits, self._usage)),
                 session=None,
                 place=own,
                 chars=TEXT_CHARS,
                 env=call.env,
+                idle=call.idle,
             )
             try:
-                report = worker.run(task, self.on_process)
+                report = worker.run(task, on_process)
             except AgentFailure as failure:
                 failures.append(failure)
                 if failure.kind == "limited":
@@ -361,30 +366,3 @@ def _all(failures: Iterable[AgentFailure], last: Usage | None) -> Usage | None:
     for failure in failures:
         last = (failure.usage or Usage()).plus(last or Usage())
     return last
-
-
-def _result(call: Call, report: WorkerReport) -> Result:
-    status = {"ok": "done", "blocked": "blocked"}.get(report.outcome, "failed")
-    reason = report.reason or ("" if status != "failed" else _ended(report))
-    if status == "done" and not call.command and not report.text.strip():
-        status, reason = "failed", f"{call.agent.name} said nothing"
-    return Result(
-        status=status,
-        reason=reason,
-        by="worker" if status == "blocked" else "",
-        # As a shell's $(...) has it: what echo says equals the word that it said.
-        text=report.text.rstrip("\n"),
-        seconds=report.seconds,
-        attempts=1,
-        agent=report.agent or call.agent.name,
-        model=report.model,
-    )
-
-
-def _ended(report: WorkerReport) -> str:
-    return "it took too long" if report.outcome == "timeout" else f"it ended with exit status {report.exit_code}"
-
-
-def folder_of(path: str) -> str:
-    """A step's path as a name of a folder, or of a ref."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in path)[:80]

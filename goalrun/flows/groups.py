@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from goalrun.core.evidence import bounded, fenced
@@ -11,11 +12,11 @@ from goalrun.core.flow.model import Member, Result
 from goalrun.core.ports import AgentFailure
 from goalrun.core.spec import AgentSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
-from goalrun.flows.calls import COMMAND, Call, Cancelled, Made, folder_of
+from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, Proof, tried
 from goalrun.flows.scope import fence_token
-from goalrun.flows.steps import NOBODY, Doing, Steps, judged, together
+from goalrun.flows.steps import NOBODY, Doing, Steps, judged, side_by_side
 
 SAID_CHARS = 20_000
 """How much of what a member said its lead is told."""
@@ -74,15 +75,12 @@ class _Group:
     def side_by_side(self) -> Made:
         """All at once, in the files that they share."""
         entries = self._at_once(self._in_shared, range(len(self._members)))
-        result = together([entry.made.result for entry in entries])
-        if self._step.writes and not result.cached:
-            result = Result(**{**dict(result), "after": self._doing.scope.files.snapshot().tree})
-        return Made(result, _why(entries))
+        return side_by_side(self._doing, [entry.made for entry in entries])
 
     def _in_shared(self, number: int) -> _Entry:
         self._calls.check()
-        made = self._judged(self._calls.make(self._call(number, self._doing.scope.files, "")))
-        self._calls.settle(self._path(number), made.result, made.why)
+        made = self._calls.make(self._call(number, self._doing.scope.files, ""))
+        self._calls.settle(self._path(number), made)
         return _Entry(self._names[number], made)
 
     def apart(self) -> Made:
@@ -139,7 +137,7 @@ class _Group:
 
     def _spared(self, number: int) -> _Entry:
         result = Result(status="skipped", reason=f"{self._winner} has passed already")
-        self._calls.settle(self._path(number), result)
+        self._calls.settle(self._path(number), Made(result))
         return _Entry(self._names[number], Made(result))
 
     def _contend(self, number: int, files: Files) -> _Entry:
@@ -158,7 +156,7 @@ class _Group:
                 self._winner = self._winner or name
             self._over.set()
         if self._step.member:
-            self._calls.settle(self._path(number), entry.made.result, entry.made.why)
+            self._calls.settle(self._path(number), Made(entry.made.result, entry.made.why))
         return entry
 
     def _proof(self, number: int, files: Files, label: str) -> Proof:
@@ -174,7 +172,7 @@ class _Group:
                 return Proof(Made(failed), files.snapshot(label))
 
         def attempt(told: str) -> Made:
-            return self._judged(self._calls.make(self._call(number, files, told)))
+            return self._calls.make(self._call(number, files, told))
 
         if self._step.strategy == "compete" or (self._step.check and not self._step.member):
             return tried(self._calls, Place(self._step, doing.path, files, doing.poll, label), attempt)
@@ -204,7 +202,7 @@ class _Group:
         ranked = sorted(passed, key=lambda entry: (-entry.score, sizes[entry.name]))
         winner = next((entry for entry in passed if entry.name == self._winner), ranked[0])
         took = self._step.apply == "tree" and self._step.writes
-        conflict = _brought(files, tree, winner.tree) if took else ""
+        conflict, after = self._brought(files, tree, winner.tree) if took else ("", "")
         members = tuple(
             entry.made.result if entry is winner and took else _fileless(entry.made.result) for entry in entries
         )
@@ -221,8 +219,17 @@ class _Group:
         elif not took:
             whole |= {"before": "", "after": ""}
         elif self._step.member:
-            whole |= {"before": tree, "after": files.snapshot().tree}
+            whole |= {"before": tree, "after": after}
         return Made(Result(**whole), _why(entries))
+
+    def _brought(self, files: Files, before: str, after: str) -> tuple[str, str]:
+        """Put a member's changes into the workspace: what stands in the way, with nothing done, and its tree then."""
+        with self._calls.alone(files, self._doing.poll):
+            try:
+                conflict = "" if files.bring(before, after) else files.merge(before, after)
+            except GitFailed as failure:
+                conflict = str(failure)
+            return conflict, files.snapshot().tree
 
     def _put_together(self, entries: Sequence[_Entry], tree: str) -> Made:
         """What the lead makes of what all members did."""
@@ -241,7 +248,7 @@ class _Group:
         if step.apply != "lead":
             call = call._replace(writes=False, tree="")
         made = self._calls.make(call)
-        self._calls.settle(doing.path, made.result, made.why)
+        self._calls.settle(doing.path, made)
         whole = {
             **dict(made.result),
             "members": (*(_fileless(entry.made.result) for entry in entries), made.result),
@@ -265,6 +272,12 @@ class _Group:
         return None if member.run is not None else self._steps.agents[member.agent or self._step.agent or NOBODY]
 
     def _call(self, number: int, files: Files, told: str) -> Call:
+        call = self._asked(number, files, told)
+        if self._step.strategy == "synthesize" and self._step.member:
+            return call
+        return call._replace(judge=partial(judged, self._step))
+
+    def _asked(self, number: int, files: Files, told: str) -> Call:
         doing, member = self._member(number), self._members[number]
         agent = self._agent(member)
         if agent is None:
@@ -273,11 +286,6 @@ class _Group:
         added = f"\n\n{member.prompt_add}" if member.prompt_add else ""
         prompt = doing.filled(text + added)
         return self._steps.agent_call(doing, agent, prompt + doing._replace(told=told or doing.told).told_prompt, files)
-
-    def _judged(self, made: Made) -> Made:
-        if not made.result.ok or self._step.strategy == "synthesize" or not self._step.member:
-            return made
-        return Made(judged(self._step, made.result), made.why)
 
 
 def names_of(members: Sequence[Member], agent: str | None) -> list[str]:
@@ -314,14 +322,6 @@ def score_of(result: Result) -> float:
     except ValueError:
         return NO_SCORE
     return NO_SCORE if score != score else score  # noqa: PLR0124 - not a number
-
-
-def _brought(files: Files, before: str, after: str) -> str:
-    """Put a member's changes into the workspace; what stands in the way, and then nothing was done."""
-    try:
-        return "" if files.bring(before, after) else files.merge(before, after)
-    except GitFailed as failure:
-        return str(failure)
 
 
 def _fileless(result: Result) -> Result:

@@ -20,7 +20,7 @@ MAX_SCHEMA_BYTES = 1_000_000
 MAX_CODE_BYTES = 1_000_000
 FUNCTION = re.compile(r"(?P<file>[\w./ -]+\.py):(?P<name>[A-Za-z_]\w*)")
 """How a step names a function."""
-_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def parse_flow(data: Mapping[str, Any], name: str, source: str = "", text: str = "") -> Flow:
@@ -134,4 +134,4 @@ def _schema(name: str, folder: Path | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")  # noqa: TRY004 - what a file says, not a caller
     # Says which draft it is, and that it is a schema and no table of allowed values.
-    return {"$schema": _SCHEMA, **value}
+    return {"$schema": DRAFT, **value}

@@ -63,7 +63,7 @@ class Shelf(Protocol):
     """Words that are too long for a journal."""
 
     def put(self, place: str, result: Result) -> tuple[str, str]:
-        """Keep a result durably: where, and its digest."""
+        """Keep a result durably once both texts are: where it is, or all of it, and its digest."""
         ...
 
     def get(self, place: str, digest: str) -> Result | None:

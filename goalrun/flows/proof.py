@@ -8,7 +8,8 @@ from goalrun.core.feedback import feedback
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.model import Continue, Snapshot, TurnOutcome, VerificationReport, WorkerReport
 from goalrun.core.spec import GoalSpec, VerificationSpec
-from goalrun.flows.calls import Calls, Made, folder_of
+from goalrun.flows.call import Made, folder_of
+from goalrun.flows.calls import Calls
 from goalrun.flows.ports import Files, Poll
 
 

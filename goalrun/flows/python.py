@@ -20,7 +20,7 @@ from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json, JsonObject
 from goalrun.errors import Interrupted, UserError
-from goalrun.flows.calls import COMMAND, Made
+from goalrun.flows.call import COMMAND, Made, folder_of
 from goalrun.flows.scope import json_of
 from goalrun.flows.steps import Doing, Steps, total
 
@@ -89,7 +89,7 @@ class FunctionRun:
         before = self._tree_now()
         with ports.listen(self._heard) as env:
             task = self._calls.task
-            place = f"flow-{task.attempt}/{''.join(c if c.isalnum() or c in '-_' else '-' for c in doing.path)[:80]}"
+            place = f"flow-{task.attempt}/{folder_of(doing.path)}"
             timeout = min(doing.step.timeout or task.timeout, task.timeout)
             task = task._replace(prompt="", timeout=timeout, session=None, place=place, usd=None,
                                  env={**{k: doing.filled(v) for k, v in doing.step.env.items()}, **env})  # fmt: skip
@@ -295,7 +295,7 @@ class FunctionRun:
         # By what is asked and how often: where it stands among other calls may change from run to run.
         step = Step(id="ask", ask=question)
         result = self._steps.asked(Doing(self._doing.scope, step, f"{self._doing.path}/ask-{times}", literal=True))
-        self._calls.settle(path, result)
+        self._calls.settle(path, Made(result))
         return result
 
     def _verified(self, message: JsonObject, path: str) -> Result:
@@ -319,7 +319,7 @@ class FunctionRun:
             tokens=0,
             attempts=1,
         )
-        self._calls.settle(path, result)
+        self._calls.settle(path, Made(result))
         return result
 
     # What came of it.

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from goalrun.core.flow.loose import find_json
 from goalrun.core.flow.model import Flow, FlowBudget, Result, Step
-from goalrun.core.flow.moves import satisfied
 from goalrun.core.flow.plan import edges, roots
 from goalrun.core.flow.refs import PLACEHOLDER, Ref, field, fill
 from goalrun.core.model import GoalState
@@ -89,7 +88,7 @@ class Scope(NamedTuple):
     def _needs(self, step: Step) -> list[tuple[str, str]]:
         """The outputs of what the step needs and is done, in order, under their names where there are several."""
         over = [(name, self.settled[name]) for name in edges(step) if name in self.settled]
-        done = [(name, result) for name, result in over if result.ok and satisfied(self.flow.step(name), result)]
+        done = [(name, result) for name, result in over if result.ok]
         if len(done) == 1:
             return [(done[0][0], done[0][1].text)]
         return [(name, f"### {name}\n\n{result.text}") for name, result in done]

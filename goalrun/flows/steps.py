@@ -1,5 +1,6 @@
 """One step: its kind, its items, its attempts, its gate and what its answer has to be."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,11 +13,12 @@ from goalrun.core.flow.keys import call_key, tree_after
 from goalrun.core.flow.loose import items_of
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.plan import edges
-from goalrun.core.flow.verdict import INSTRUCTION, read_verdict, refusal
+from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
 from goalrun.core.ports import AnswerNeeded
 from goalrun.core.spec import AgentSpec
 from goalrun.core.value import Json
-from goalrun.flows.calls import COMMAND, Call, Calls, Made
+from goalrun.flows.call import COMMAND, Call, Made, refused
+from goalrun.flows.calls import Calls
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, tried
 from goalrun.flows.scope import Scope, fence_token
@@ -81,7 +83,7 @@ class Steps:
         """What becomes of a step whose turn it is; recorded."""
         path = scope.path + step.id
         made = self._one(Doing(scope, step, path)) if step.each is None else self._each(scope, step, path)
-        self.calls.settle(path, *made)
+        self.calls.settle(path, made)
         return made.result
 
     def _each(self, scope: Scope, step: Step, path: str) -> Made:
@@ -97,11 +99,7 @@ class Steps:
         problems = [failure for future in futures if (failure := future.exception()) is not None]
         for failure in sorted(problems, key=lambda each: isinstance(each, AnswerNeeded)):
             raise failure
-        made = [future.result() for future in futures]
-        result = together([each.result for each in made])
-        if step.writes and not result.cached:
-            result = Result(**{**dict(result), "after": scope.files.snapshot().tree})
-        return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
+        return side_by_side(Doing(scope, step, path), [future.result() for future in futures])
 
     def _items(self, scope: Scope, step: Step) -> list[Json] | Result:
         if not isinstance(step.each, str):
@@ -126,24 +124,24 @@ class Steps:
         over = self.calls.over(doing.scope.budgets)
         left_out = Made(Result(status="blocked", reason=over, by="budget"))
         made = left_out if over else self._one(doing)
-        self.calls.settle(doing.path, *made)
+        self.calls.settle(doing.path, made)
         return made
 
     def _one(self, doing: Doing) -> Made:
         """One item; with checks it is a small goal, unless they are what its group is decided by."""
         step = doing.step
         if not step.check or step.strategy == "compete" or step.workspace == "worktree":
-            return self._retried(doing)
+            return self._retried(doing, whole=True)
         at = Place(step, doing.path, doing.scope.files, doing.poll)
         return tried(self.calls, at, lambda told: self._retried(doing._replace(told=told))).made
 
-    def _retried(self, doing: Doing) -> Made:
-        """One item, with its retries."""
+    def _retried(self, doing: Doing, *, whole: bool = False) -> Made:
+        """One item, with its retries; ``whole``, where nothing but them decides what becomes of it."""
         retry = doing.step.retry
         attempts, seconds, why, complaint = 0, 0.0, "", ""
         costs: list[float | None] = []
         for tries in count(1):
-            made = self._attempt(doing, complaint)
+            made = self._attempt(doing, complaint, whole=whole and not retry.max)
             costs.append(made.result.usd)
             attempts += made.result.attempts
             seconds += made.result.seconds
@@ -151,16 +149,16 @@ class Steps:
             result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
             last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
             if result.status != "failed" or last:
-                return Made(result, why, made.kept)
+                return Made(result, why, made.kept, made.settled)
             complaint = result.reason
             self.calls.ports.clock.sleep(retry.pause(tries))
         raise AssertionError("counting does not end")
 
-    def _attempt(self, doing: Doing, complaint: str) -> Made:
+    def _attempt(self, doing: Doing, complaint: str, *, whole: bool) -> Made:
         step = doing.step
         kinds: dict[str, Callable[[], Made]] = {
-            "prompt": lambda: self._prompted(doing, complaint),
-            "run": lambda: self._made(doing, self.command(doing, step.run or ())),
+            "prompt": lambda: self._made(doing, self._prompted(doing, complaint), whole=whole),
+            "run": lambda: self._made(doing, self.command(doing, step.run or ()), whole=whole),
             "flow": lambda: self._run_flow(doing),
             "python": lambda: self._run_function(doing),
             "ask": lambda: Made(self.asked(doing)),
@@ -169,22 +167,21 @@ class Steps:
         apart = step.workspace == "worktree" and step.kind in {"prompt", "run"}
         made = kinds["member" if apart else step.kind]()
         # Members are held against it one by one; of those that are put together, what their lead says.
-        whole = not step.member or step.strategy == "synthesize"
-        return made._replace(result=judged(step, made.result)) if made.result.ok and whole else made
+        one = not step.member or step.strategy == "synthesize"
+        return made._replace(result=judged(step, made.result)) if made.result.ok and one else made
 
-    def _prompted(self, doing: Doing, complaint: str) -> Made:
+    def _prompted(self, doing: Doing, complaint: str) -> Call:
         step = doing.step
         prompt = doing.filled(step.prompt or "")
         if step.gate and "VERDICT" not in prompt:
             prompt += f"\n\n{INSTRUCTION}"
         if complaint and step.expect is not None:
             prompt += f"\n\nYour last answer could not be used: {complaint}"
-        asked = self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt)
-        return self._made(doing, asked)
+        return self.agent_call(doing, self.agents[step.agent or NOBODY], prompt + doing.told_prompt)
 
-    def _made(self, doing: Doing, call: Call) -> Made:
+    def _made(self, doing: Doing, call: Call, *, whole: bool) -> Made:
         """A call that is all of a step: what it says is judged before it is recorded."""
-        return self.calls.make(call._replace(judge=partial(judged, doing.step)))
+        return self.calls.make(call._replace(judge=partial(judged, doing.step), settles=whole))
 
     def agent_call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None = None) -> Call:
         """A call of an agent for a step."""
@@ -207,12 +204,17 @@ class Steps:
             files=files or doing.scope.files,
             tree=self.tree_before(doing) if step.writes and step.cache_tree else "",
             timeout=step.timeout or self.calls.task.timeout,
-            rest=[expect, dict(env), step.writes, step.gate, step.on_unclear],
+            rest=[expect, dict(env), step.writes, step.gate, step.on_unclear, *self._once(step)],
             env=env,
             writes=step.writes,
             cache=step.cache,
             poll=doing.poll,
+            idle=step.idle_timeout or math.inf,
         )
+
+    def _once(self, step: Step) -> tuple[int, ...]:
+        """What runs finally runs at the end of each run."""
+        return (self.calls.task.turn, self.calls.task.attempt) if step.finally_ else ()
 
     def tree_before(self, doing: Doing) -> str:
         """What stands for the files that a step begins with."""
@@ -232,12 +234,8 @@ class Steps:
         told = self.calls.state.flow.answers.get(key)
         if told is None:
             raise AnswerNeeded(question, key)
-        reason = refusal(told)
-        if reason is not None:
-            said = reason or f"a person said no to: {question}"
-            return Result(status="blocked", reason=said, by="person", text="(reject)")
         text = "(approve)" if told.strip().lower() in YES else told.strip()
-        return Result(status="done", text=text, attempts=1)
+        return refused(told, question) or Result(status="done", text=text, attempts=1)
 
 
 def total(parts: Iterable[float | None]) -> float | None:
@@ -259,6 +257,14 @@ def judged(step: Step, result: Result) -> Result:
         if not verdict.go_on:
             return Result(**{**dict(result), "status": "blocked", "reason": verdict.reason, "by": "gate"})
     return result
+
+
+def side_by_side(doing: Doing, made: Sequence[Made]) -> Made:
+    """A step that is done for several items, or by several members, in files that they share."""
+    result = together([each.result for each in made])
+    if doing.step.writes and not result.cached:
+        result = Result(**{**dict(result), "after": doing.scope.files.snapshot().tree})
+    return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
 
 
 def together(results: Sequence[Result]) -> Result:

@@ -145,6 +145,7 @@ def _flow(data: dict[str, Any], said: Said) -> dict[str, Any]:
     names = {member.get("agent") for step in steps for member in (step, *step.get("member", ()))} - {None}
     if names:
         said.tell(f"agents are run by {AGENT}; what their profiles say (prompt, tools, model) is not taken over")
+        said.tell("what may write in the workspace takes turns; writes = false lets steps that only read run at once")
     agents = {name: {"use": AGENT} for name in sorted(str(name) for name in names)}
     return {**flow, "args": declared, "agents": agents, "step": steps}
 

@@ -7,7 +7,9 @@ from goalrun.core.flow.model import Flow, Result
 from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
-from goalrun.flows.calls import Calls, Made
+from goalrun.errors import SpecError
+from goalrun.flows.call import Made
+from goalrun.flows.calls import Calls
 from goalrun.flows.groups import run_group
 from goalrun.flows.ports import FlowPorts
 from goalrun.flows.python import FunctionRun
@@ -24,10 +26,10 @@ class FlowWorker:
         self._use = use
         self._ports = ports
 
-    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:
+    def run(self, task: Task, on_process: OnProcess) -> WorkerReport:  # noqa: ARG002 - its calls record their own
         """Run one turn; see ``core.ports.Worker``."""
         begun = self._ports.clock.monotonic()
-        calls = Calls(task, on_process, self._ports, self._use.flow.concurrency)
+        calls = Calls(task, self._ports, self._use.flow)
         steps = Steps(
             calls,
             self._use.agents,
@@ -68,10 +70,16 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     scope, step = doing.scope, doing.step
     flow = scope.flows[step.flow or ""]
     deep = {name: scope.deep(step, value, doing.item) for name, value in step.with_.items()}
-    given = step.with_ if doing.literal else deep
+    try:
+        args = complete(step.with_ if doing.literal else deep, flow.args)
+    except SpecError as failure:
+        if doing.literal:
+            # A function is told at once, as of any other call that makes no sense.
+            raise
+        return Made(Result(status="failed", reason=f"flow {flow.name!r}: {failure}"))
     inner = Scope(
         flow=flow,
-        args=complete(given, flow.args),
+        args=args,
         settled={},
         state=scope.state,
         files=scope.files,
@@ -117,6 +125,7 @@ def _report(result: Result, calls: Calls, seconds: float, flow: Flow) -> WorkerR
         vetoed=result.reason if vetoed and not stopped and not alone else "",
         agent=flow.name,
         steps=calls.steps,
+        source=result.source,
     )
 
 

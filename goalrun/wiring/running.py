@@ -14,6 +14,8 @@ from goalrun.adapters.files import remove_tree, write_whole
 from goalrun.adapters.hooks import hooked
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.lock import WorkspaceLock, only_runner
+from goalrun.adapters.pool import FOLDER
+from goalrun.adapters.prepare import BASE_PACK, shelf_of
 from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.store import EMPTY_TREE
 from goalrun.adapters.views import JOURNAL, WAITING
@@ -21,7 +23,7 @@ from goalrun.asking import explained
 from goalrun.core.events import GoalStopped, RunStarted
 from goalrun.core.model import GoalState, Snapshot, State
 from goalrun.core.ports import Reporter
-from goalrun.core.spec import Limits
+from goalrun.core.spec import GoalSpec, Limits
 from goalrun.errors import EnvironmentFailure, Interrupted, SpecError
 from goalrun.loop import GoalLoop
 from goalrun.wiring.goals import hand_over, reap_goals
@@ -75,7 +77,7 @@ def run_goal(session: Session, goal: str, how: Running) -> GoalState:
             raise SpecError(f"goal {goal} is {state.status.value}; there is nothing to resume", hint="start a new goal")
         with control.signals("leave" if how.detached else "pause"):
             spec = state.spec
-            with hooked(how.reporter, folder, Path(spec.workspace), spec.hooks, session.environment) as reporter:
+            with hooked(how.reporter, folder, spec, session.environment) as reporter:
                 state = _hold_and_run(session, folder, state, control, how._replace(reporter=reporter))
         if state.spec.origin:
             how.tell(hand_over(folder, state))
@@ -117,6 +119,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
     finally:
         with suppress(OSError):
             (folder / WAITING).unlink(missing_ok=True)
+        _tidy(session, folder, spec)
         lock.release()
         journal.close()
 
@@ -130,10 +133,11 @@ def _furnish(
     session: Session, folder: Path, state: GoalState, tell: Callable[[str], None], poll: Callable[[], None]
 ) -> None:
     """Make what a goal needs before its first turn, and clear what a killed run left half done."""
-    remove_tree(folder / "verify")
+    remove_tree(folder / FOLDER)
     store = open_store(folder, state.spec)
     if state.base is None:
         store.create()
+        store.fill(_shelf(session, state.spec), tell, poll)
     else:
         last = state.last_snapshot or state.base
         store.require(state.base, last)
@@ -149,6 +153,18 @@ def _furnish(
         tell,
         poll,
     )
+
+
+def _tidy(session: Session, folder: Path, spec: GoalSpec) -> None:
+    """Remove the worktrees that were kept for the next turn, and keep the base for the next goal."""
+    # What cannot be done now, the next run does.
+    with suppress(EnvironmentFailure):
+        remove_tree(folder / FOLDER)
+        open_store(folder, spec).keep(_shelf(session, spec))
+
+
+def _shelf(session: Session, spec: GoalSpec) -> Path:
+    return shelf_of(session.home.path, spec.workspace) / BASE_PACK
 
 
 def _require_files(workspace: Path, last: Snapshot) -> None:

@@ -18,8 +18,27 @@ from goalrun.adapters.clock import SystemClock
 from goalrun.adapters.identity import myself
 from goalrun.adapters.journal import SqliteJournal, records, replay
 from goalrun.adapters.views import open_to_read, read_result
-from goalrun.core.events import BaseTaken, Event, GoalCreated, GoalStopped, RunStarted, TurnFinished, TurnStarted
-from goalrun.core.model import GoalState, Snapshot, State, TurnOutcome, TurnRecord, VerificationReport, WorkerReport
+from goalrun.core.events import (
+    BaseTaken,
+    CallFinished,
+    CallStarted,
+    Event,
+    GoalCreated,
+    GoalStopped,
+    RunStarted,
+    TurnFinished,
+    TurnStarted,
+)
+from goalrun.core.model import (
+    CallRecord,
+    GoalState,
+    Snapshot,
+    State,
+    TurnOutcome,
+    TurnRecord,
+    VerificationReport,
+    WorkerReport,
+)
 from goalrun.errors import EnvironmentFailure, JournalCorrupt, UserError
 
 WRITER = """
@@ -328,3 +347,44 @@ def test_a_journal_that_lost_its_last_records_says_so(tmp_path: Path) -> None:
         db.commit()
     with pytest.raises(JournalCorrupt, match="lost its last records"):
         replay(path)
+
+
+def _after_a_kill_without_its_wal(path: Path, place: Path) -> list[str]:
+    """The kinds of what a copy of the main file alone holds."""
+    place.mkdir()
+    shutil.copy(path, place / path.name)
+    return [record.event.kind for record in records(place / path.name)]
+
+
+def test_events_that_are_appended_together_are_all_there_or_none(path: Path) -> None:
+    state = written(path)
+    with closing(opened(path)) as journal:
+        with pytest.raises(ValueError, match="cannot follow"):
+            journal.append_all((TurnStarted(turn=2, attempt=1), TurnStarted(turn=9, attempt=1)), state)
+        assert len([*records(path)]) == 6
+        done = journal.append_all((TurnStarted(turn=2, attempt=1), *CALLS[0]), state)
+    assert [record.seq for record, _ in done] == [7, 8, 9]
+    assert replay(path) == done[-1][1]
+
+
+CALLS = [
+    (
+        CallStarted(turn=2, path="a", key="k", number=number),
+        CallFinished(turn=2, path="a", key="k", number=number, call=CallRecord(status="done", kept="{}" * 500)),
+    )
+    for number in range(1, 201)
+]
+
+
+def test_a_lost_wal_takes_a_few_records_of_calls_with_it_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    state = written(path)
+    with closing(opened(path)) as journal:
+        _, state = journal.append(TurnStarted(turn=2, attempt=1), state)
+        assert _after_a_kill_without_its_wal(path, tmp_path / "at first")[-1] == "turn_started"
+        for pair in CALLS:
+            state = journal.append_all(pair, state)[-1][1]
+        assert len([*records(path)]) == 7 + 400
+        left = _after_a_kill_without_its_wal(path, tmp_path / "in the middle")
+        assert 400 - 64 < len(left) - 7 <= 400
+        journal.append(GoalStopped(state=State.STOPPED, detail="asked"), state)
+        assert len(_after_a_kill_without_its_wal(path, tmp_path / "then")) == 7 + 401

@@ -24,11 +24,13 @@ from adapters.workspaces import (
 from support import git, repository, write
 
 from goalrun.adapters.git import forget_git_variables
-from goalrun.adapters.store import GitStore, find_workspace
+from goalrun.adapters.patches import patches
+from goalrun.adapters.repository import shown
+from goalrun.adapters.store import LEAST_KEPT_BYTES, GitStore, find_workspace
 from goalrun.adapters.trees import Plan
 from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.spec import VerificationSpec
-from goalrun.errors import EnvironmentFailure, GitFailed
+from goalrun.errors import EnvironmentFailure, GitFailed, Interrupted
 
 Content = dict[bytes, tuple[str, bytes]]
 
@@ -642,3 +644,93 @@ def test_what_is_half_of_one_tree_and_half_of_another_is_saved_and_nothing_else_
     assert store.unsaved(store.snapshot("half").tree, [base.tree, turn.tree]) == []
     write(top, {"a.txt": "mine\n"})
     assert store.unsaved(store.snapshot("mine").tree, [base.tree, turn.tree]) == ["a.txt"]
+
+
+def test_a_worker_cannot_hide_its_edits_from_patches_with_attributes(top: Path) -> None:
+    store, base = based(top)
+    write(top, {".gitattributes": "* -diff\n", "a.txt": "one\ntwo\nthree\n"})
+    after = store.snapshot("turn-1")
+    assert "+three" in store.diff(after, 10_000)
+    assert store.lines(base.tree, after.tree) == 5
+    (only,) = patches(store, [(base.tree, after.tree)], 10_000)
+    assert [(each.path, each.added, each.gone, each.about) for each in only.files] == [
+        (".gitattributes", 1, 0, "new"),
+        ("a.txt", 3, 1, ""),
+    ]
+
+
+def test_patches_of_many_pairs_keep_names_and_bounds(top: Path) -> None:
+    store, base = based(top)
+    odd = 'sp ace "q" \t\x1b[31m\u202ené.txt'
+    write(top, {odd: "diff --git a/x b/x\n--- a\n+++ b\n" * 3, "a.txt": "a" * 5000 + "\n"})
+    (top / "binary").write_bytes(bytes(range(256)))
+    (top / "large.txt").write_text("x\n" * 300_000, encoding="utf-8")
+    first = store.snapshot("turn-1")
+    (top / odd).unlink()
+    second = store.snapshot("turn-2")
+    found = patches(store, [(base.tree, first.tree), (first.tree, first.tree), (first.tree, second.tree)], 1000)
+    by_name = {each.path: each for each in found[0].files}
+    assert set(by_name) == {shown(odd.encode()), "a.txt", "binary", "large.txt"}
+    assert by_name["binary"].about == by_name["large.txt"].about == "new binary"
+    assert by_name["a.txt"].left_out == 0
+    assert max(len(text) for _, text in by_name["a.txt"].chunks) < 1100
+    assert by_name[shown(odd.encode())].left_out > 0
+    assert found[1].files == ()
+    ((path, added, gone, about, chunks, left_out),) = found[2].files
+    assert (path, added, gone, about, left_out) == (shown(odd.encode()), 0, 9, "deleted", 0)
+    assert [kind for kind, _ in chunks] == ["place", "gone"]
+
+
+def test_patches_say_that_the_store_cannot_be_read(top: Path) -> None:
+    store, base = based(top)
+    (found,) = patches(store, [(base.tree, "1" * 40)], 1000)
+    assert found.files == ()
+    assert "git" in found.failure
+
+
+def test_reading_a_workspace_for_the_first_time_can_be_ended_and_begun_again(top: Path, tmp_path: Path) -> None:
+    store = store_for(top)
+
+    def poll() -> None:
+        raise Interrupted("pause", "asked to")
+
+    with pytest.raises(Interrupted):
+        store.fill(tmp_path / "none", lambda _: None, poll)
+    store.fill(tmp_path / "none", lambda _: None, lambda: None)
+    assert content(store, store.snapshot("base").tree) == on_disk(top)
+
+
+def test_what_is_tracked_though_ignored_is_in_the_base_that_was_read_before(user: Path, tmp_path: Path) -> None:
+    top = tracked_though_ignored(user)
+    store = store_for(top)
+    store.fill(tmp_path / "none", lambda _: None, lambda: None)
+    assert content(store, store.snapshot("base").tree) == on_disk(top)
+
+
+@pytest.mark.parametrize("pack", ["whole", "damaged"])
+def test_what_an_earlier_goal_kept_of_a_workspace_is_checked_and_not_stored_again(
+    pack: str, top: Path, tmp_path: Path
+) -> None:
+    (top / "large").write_bytes(os.urandom(LEAST_KEPT_BYTES))
+    damage = pack == "damaged"
+    shelf, there = tmp_path / "shelf/base.pack", tmp_path / "there"
+    first, base = based(top)
+    there.mkdir()
+    first.materialise(base.tree, there)
+    first.export(base.tree, there)
+    first.keep(shelf)
+    if damage:
+        data = bytearray(shelf.read_bytes())
+        data[len(data) // 2] ^= 1
+        shelf.unlink()
+        shelf.write_bytes(data)
+    shutil.rmtree(top.parents[1] / "goal")
+    store = store_for(top)
+    store.fill(shelf, lambda _: None, lambda: None)
+    assert shelf.exists() is not damage
+    snapshot = store.snapshot("base")
+    assert (snapshot.tree, content(store, snapshot.tree)) == (base.tree, on_disk(top))
+    blobs = set(store.blobs(base.tree).values())
+    loose = {path.parent.name + path.name for path in (store.path / "objects").glob("??/*")}
+    assert blobs <= loose if damage else not blobs & loose
+    assert git(store.path, "fsck", "--full", "--strict") == ""

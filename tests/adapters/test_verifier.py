@@ -65,10 +65,14 @@ class Desk:
         self.verifier = WorktreeVerifier(self.spec, self.store, self.folder, runner, "process")
         self.base = self.store.snapshot("base")
 
+    def left(self) -> list[str]:
+        """What verifications left beside the worktrees that are used again."""
+        return [path.name for path in (self.folder / "verify").iterdir() if not path.name.startswith("worktree-")]
+
     def verify(self, label: str = "turn-1", on_process: OnProcess = unrecorded) -> VerificationReport:
         """Verify the workspace as it is now."""
         report = self.verifier.verify(self.store.snapshot(label), label, on_process)
-        assert list((self.folder / "verify").iterdir()) == []
+        assert not self.left()
         return report
 
     def output(self, result: CheckResult) -> str:
@@ -142,7 +146,7 @@ def test_home_and_temporary_folder_are_empty_outside_of_the_tree_and_gone_afterw
     )
     *folders, where = printed(top, command).split()
     assert len(folders) == 2
-    assert not any(Path(folder).exists() for folder in (*folders, where))
+    assert not any(Path(folder).exists() for folder in folders)
     assert str(home) not in folders
     assert not any(Path(folder).is_relative_to(where) for folder in folders)
 
@@ -315,7 +319,7 @@ def test_an_interrupted_verification_leaves_no_worktree(top: Path) -> None:
     desk = Desk(top, "sleep 300", poll=poll)
     with pytest.raises(Interrupted):
         desk.verify()
-    assert list((desk.folder / "verify").iterdir()) == []
+    assert not desk.left()
 
 
 def test_every_check_is_recorded_before_it_runs(top: Path) -> None:
@@ -356,3 +360,35 @@ def test_a_program_of_the_workspace_is_not_run_in_place_of_a_tool(top: Path) -> 
     for tool in ("bash", "git", name):
         (top / tool).chmod(0o755)
     assert not Desk(top, f"{shlex.quote(name)} -c 'raise SystemExit(1)'").verify().green
+
+
+def test_independent_checks_run_side_by_side_each_in_a_worktree_of_its_own(top: Path, tmp_path: Path) -> None:
+    # Each waits for the other: one after the other they would run out of time.
+    waiting = "touch made-here {0}; until test -e {1}; do sleep 0.01; done; ls made-*; test {2} = 0"
+    first, second = tmp_path / "first", tmp_path / "second"
+    commands = [waiting.format(first, second, 0), waiting.format(second, first, 1), "! ls made-here"]
+    desk = Desk(top, *commands, jobs=2)
+    begun: list[str] = []
+    report = desk.verify(on_process=lambda role, _: begun.append(role))
+    assert [(check.command, check.outcome) for check in report.checks] == [
+        (commands[0], "pass"), (commands[1], "fail"), (commands[2], "pass"),
+    ]  # fmt: skip
+    assert desk.output(report.checks[0]) == "made-here\n"
+    assert begun == ["check"] * 3
+
+
+def test_checks_in_one_worktree_build_on_each_other(top: Path) -> None:
+    assert Desk(top, "touch built", "test -e built").verify().green
+
+
+def test_a_pause_ends_all_checks_that_run_side_by_side(top: Path, tmp_path: Path) -> None:
+    marks = [tmp_path / "one", tmp_path / "two"]
+
+    def poll() -> None:
+        if all(mark.exists() for mark in marks):
+            raise Interrupted("pause", "asked to")
+
+    desk = Desk(top, *(f"touch {mark}; sleep 60" for mark in marks), jobs=2, poll=poll)
+    with pytest.raises(Interrupted):
+        desk.verify()
+    assert not desk.left()

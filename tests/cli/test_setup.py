@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 from large.states import BEGIN, many_goals, write_journal
 from support import GOOD_WORKER, Program, shop, write
+from terminal import needs_tmux, terminal
 
 from goalrun.adapters.home import Home
 from goalrun.adapters.identity import myself
 from goalrun.adapters.views import JOURNAL
+from goalrun.cli import projects
+from goalrun.cli.projects import ASKED
 from goalrun.core.events import GoalStopped, RunStarted
 from goalrun.core.model import State
 
@@ -75,6 +79,105 @@ def test_doctor_finds_what_is_needed(program: Program) -> None:
     assert found["state folder"] is True
     program.environment = {"PATH": "/nonexistent"}
     assert program.run("doctor").code == 11
+
+
+def test_doctor_says_what_to_do_about_the_rest(program: Program) -> None:
+    told = program.run("doctor").out
+    assert re.search(r"^ok  git  +\d", told, re.MULTILINE)
+    assert re.search(r"^--  checks +none are set for[^→]*→ goalrun init", told, re.MULTILINE)
+    assert all(len(line) <= 100 for line in told.splitlines())
+    (program.cwd / "goalrun.toml").write_text('chekcs = ["true"]\n')
+    wrong = program.run("doctor", "--json")
+    found = {finding["what"]: finding for finding in wrong.json["findings"]}
+    assert (wrong.code, found["settings"]["ok"]) == (0, False)
+    assert "did you mean 'checks'" in found["settings"]["found"]
+
+
+@needs_tmux
+def test_init_asks_shows_the_file_and_writes_what_was_answered(program: Program, tmp_path: Path) -> None:
+    program.cwd = write(
+        tmp_path / "fresh",
+        {
+            "package.json": json.dumps({"scripts": {"test": "node --test", "lint": "eslint"}}),
+            ".github/workflows/ci.yml": "steps:\n  - run: |\n      pip install .\n      mypy\n",
+        },
+    )
+    for name in ("claude", "codex"):
+        write(tmp_path / "bin", {name: "#!/bin/sh\n"}).joinpath(name).chmod(0o755)
+    program.environment = {"PATH": f"{tmp_path / 'bin'}:{program.env()['PATH']}"}
+    with terminal(program, tmp_path / "t", "init", columns=200) as shown:
+        shown.wait("1  npm test", "2  mypy   (.github/workflows/ci.yml)", "3  npm run lint   (package.json)", "[1]:")
+        for question, answer in (
+            ("", "1, 9"),
+            ("1, 9 is none of them", "1,2"),
+            ("another", "make docs"),
+            ("make docs\nanother", ""),
+            ("worker (claude, codex) [claude]", "cladue"),
+            ("cladue is none of them", "codex"),
+            ("judge (claude, codex, none) [codex]", "none"),
+            ("US dollars at most", "5"),
+            ("running time at most", "soon"),
+            ("is no duration", "2h"),
+        ):
+            shown.wait(*question.split("\n"))
+            shown.type(answer)
+            shown.press("Enter")
+        shown.wait("toml will say", 'worker = "codex"', "write it?")
+        assert not (program.cwd / "goalrun.toml").exists()
+        shown.press("Enter")
+        assert shown.code() == 0
+    written = tomllib.loads((program.cwd / "goalrun.toml").read_text())
+    limits = {"max_usd": 5.0, "max_time": "2h"}
+    checks = ["npm test", "mypy", "make docs"]
+    assert written == {"checks": checks, "worker": "codex", "judge": "none", "limits": limits}
+    assert program.run("config").code == 0
+    assert (program.home / ASKED).exists()
+
+
+@needs_tmux
+def test_init_does_not_ask_what_the_user_has_settled_already(program: Program, tmp_path: Path) -> None:
+    write(
+        tmp_path / "config" / "goalrun",
+        {"config.toml": 'worker_cmd = "true"\njudge = "none"\n[limits]\nmax_turns = 3\n'},
+    )
+    program.cwd = write(tmp_path / "fresh", {"go.mod": "module x\n"})
+    with terminal(program, tmp_path / "t", "init", columns=200) as shown:
+        shown.wait("1  go test ./...")
+        shown.press("Enter")
+        shown.wait("another")
+        shown.press("Enter")
+        shown.wait("write it?")
+        shown.type("n")
+        shown.press("Enter")
+        assert shown.code() == 0
+    assert not (program.cwd / "goalrun.toml").exists()
+
+
+def test_the_commands_of_a_workflow_that_look_like_checks() -> None:
+    workflow = """
+on: push
+jobs:
+  test:
+    steps:
+      - uses: actions/checkout@v4
+      - name: run: pytest is not this
+        run: python -m pytest -q
+      - run: "ruff check ."
+      - run: |
+          pip install -e .
+          uv run mypy src
+          pytest ${{ matrix.more }}
+      - run: >-
+          npm run lint
+        env:
+          run: pytest nothing
+      - run: rm -rf / # pytest
+      - run: cargo clippy -- -D warnings
+"""
+    found = projects.ci_commands(workflow)
+    assert found[:4] == ["python -m pytest -q", "ruff check .", "uv run mypy src", "npm run lint"]
+    assert found[-1] == "cargo clippy -- -D warnings"
+    assert projects.ci_commands("\x00\n- run: pytest \x1b[2J\n" + "a" * 100_000) == ["pytest"]
 
 
 def test_clean_removes_achieved_goals_and_never_one_that_can_be_resumed(program: Program) -> None:

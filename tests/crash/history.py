@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from crash.place import ITEMS
+
 from goalrun.core.events import (
+    CallFinished,
     JudgementFinished,
     ProcessStarted,
     Record,
@@ -19,6 +22,7 @@ from goalrun.core.replay import apply
 
 Fact = Mapping[str, Any]
 SPENT = ("spent", "judged")
+PATHS = {f"each[{number}]": f"each-{item}" for number, item in enumerate(ITEMS, start=1)}
 COUNTS = ("input_tokens", "output_tokens", "total_tokens", "usd", "seconds")
 
 
@@ -48,7 +52,7 @@ class History(NamedTuple):
 def problems(history: History) -> list[str]:
     """Everything that is wrong after a death."""
     found = [*history.complaints]
-    for look in (lost, paid_twice, repeated, lower, uncounted, thrown_away, unsnapshotted, forgotten):
+    for look in (lost, paid_twice, called_again, repeated, lower, uncounted, thrown_away, unsnapshotted, forgotten):
         found += look(history)
     return found
 
@@ -82,6 +86,21 @@ def paid_twice(history: History) -> Iterator[str]:
                 ended.add(event.turn)
         elif fact["what"] == "begin" and fact["turn"] in ended:
             yield f"the worker of turn {fact['turn']} ran again after its end was recorded"
+
+
+def called_again(history: History) -> Iterator[str]:
+    """Calls of a flow that were made again after one with the same prompt was recorded as done."""
+    done: set[tuple[str, int]] = set()
+    of = {record.seq: record.event for record in history.records}
+    for fact in history.facts:
+        event = of.get(fact.get("seq", 0)) if fact.get("journal") == history.journal else None
+        if isinstance(event, CallFinished) and event.call.status == "done":
+            done.add((event.path, event.turn))
+        # The plan says the same in every turn, the others what is said in that one.
+        elif fact["what"] == "called" and (fact["path"], 0 if fact["path"] == "plan" else fact["turn"]) in {
+            (PATHS.get(path, path), 0 if path == "plan" else turn) for path, turn in done
+        }:
+            yield f"{fact['path']} was called again in turn {fact['turn']} after its end was recorded"
 
 
 def repeated(history: History) -> Iterator[str]:

@@ -21,6 +21,25 @@ from goalrun.adapters.identity import GOAL_VARIABLE
 HERE = Path(__file__).parent
 DEADLINE_SECONDS = 60.0
 CHECK = 'echo "checked by $0"\ngrep -q fixed shop.txt\n'
+FLOW = """[[step]]
+id = "plan"
+agent = "step"
+writes = false
+prompt = "plan {goal.objective}"
+
+[[step]]
+id = "each"
+agent = "step"
+each = ["one", "two", "three"]
+prompt = "each-{item} in turn {goal.turn}, by {steps.plan.output}"
+
+[[step]]
+id = "fix"
+agent = "step"
+needs = ["each"]
+prompt = "fix in turn {goal.turn}"
+"""
+ITEMS = ("one", "two", "three")
 MINE = "user.txt"
 """A file of the user's own, which nobody may touch."""
 _TELLS = """
@@ -85,8 +104,11 @@ class Place:
             + f"[agents.owl]\ncommand = {json.dumps(judge)}\njudge = {json.dumps(judge)}\nreads = 'find'\n"
             "[agents.owl.find]\ntext = '$.answer'\n"
             "input_tokens = '$.input'\noutput_tokens = '$.output'\nusd = '$.usd'\n"
+            f"[agents.step]\ncommand = {json.dumps([*python, str(HERE / 'step.py')])}\nreads = 'find'\n"
+            + _TELLS.format(name="step")
         )
-        repository(self.workspace, {"tests/check.sh": CHECK, "goalrun.toml": config, "shop.txt": "broken\n"})
+        files = {"tests/check.sh": CHECK, "goalrun.toml": config, "shop.txt": "broken\n"}
+        repository(self.workspace, {**files, ".goalrun/flows/steps.toml": FLOW})
         (self.workspace / MINE).write_text("mine\n", encoding="utf-8")
 
     def save(self) -> None:

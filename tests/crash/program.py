@@ -7,6 +7,7 @@ processes. All come by here as audit events (PEP 578), before what they name is 
     points    the file for every point that is met, where they are to be listed
     at        [label, occurrence]: where to die
     after     labels: die at the first point that has none of these
+    among     with ``after``: only at one of these
     named     with ``after``: only where goalrun itself names a point, or starts a process
     stop      be stopped (SIGSTOP) there in place of being killed
     verb      only in the process of this command of goalrun's
@@ -96,7 +97,7 @@ class Listener:
     def _dies(self, event: str, name: str) -> bool:
         if "after" in self._plan:
             named = event in {NAMED, "subprocess.Popen"} or "named" not in self._plan
-            return named and name not in self._plan["after"]
+            return named and name not in self._plan["after"] and name in self._plan.get("among", (name,))
         return self._plan.get("at") == [name, self._met[name]]
 
     def _say(self, **fact: object) -> None:

@@ -6,7 +6,7 @@ Every scenario of ``trials`` (a command, what surrounds it, what has to come of 
 
     point        at every point that it meets, in turn; where there are more than asked for, at a sample with every name
     walk         at every point with a new name, one after the other in the life of one goal; ``named`` the same, only
-                 where goalrun itself names a point or starts a process
+                 where goalrun itself names a point or starts a process; ``calls``, only at records of a flow's calls
     moment       at a random moment of its run; everything that it has started goes on for as long as it can
     everything   at a random moment, together with everything that it has started, as when the machine goes down
     twice        at a point, and then what takes it up, twice more
@@ -77,8 +77,8 @@ def run_job(job: Job) -> list[Death]:
 
 
 def _deaths(stage: Stage, job: Job, argument: Argument) -> Iterator[Death]:
-    if job.kind in {"walk", "named"}:
-        trials = list(walk(stage, **({"named": True} if job.kind == "named" else {})))
+    if job.kind in WALKS:
+        trials = list(walk(stage, **WALKS[job.kind]))
     else:
         stage.set_up()
         trials = list(WAYS[job.kind](stage, argument))
@@ -114,6 +114,12 @@ def _supervisor(stage: Stage, argument: Argument) -> Iterator[Trial]:
     yield stage.strike(f"supervisor {verb}", number)
 
 
+CALLS = [
+    f"journal {kind} {place}"
+    for kind in ("call_started", "call_finished", "step_settled")
+    for place in ("before", "written", "durable")
+]
+WALKS: dict[str, dict[str, Any]] = {"walk": {}, "named": {"named": True}, "calls": {"among": CALLS}}
 WAYS: dict[str, Callable[[Stage, Argument], Iterator[Trial]]] = {
     "point": _at_point, "stopped": _stopped, "twice": _twice, "moment": _at_moment, "everything": _everything,
     "supervisor": _supervisor,
@@ -140,7 +146,7 @@ def plan(measured: Sequence[tuple[str, list[tuple[str, int]], float]], kills: in
         arguments["twice"] = [tuple(chance.choices(found, k=3)) for _ in range(-(-counts["twice"] // 3))]
         for kind in ("moment", "everything"):
             arguments[kind] = [round(chance.uniform(0.1, seconds), 3) for _ in range(counts[kind])]
-        if scene.words[0] in {"start", "resume", "step"} and not scene.live and "-d" not in scene.words:
+        if scene.words[0] in {"start", "wrap", "resume", "step"} and not scene.live and "-d" not in scene.words:
             arguments["supervisor"] = [
                 (chance.choice(("KILL", "STOP")), chance.randrange(1, 9)) for _ in range(counts["supervisor"])
             ]

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import pytest
-from crash.suite import Death, Job, measure, plan, run_job
+from crash.suite import CALLS, Death, Job, measure, plan, run_job
 from crash.trials import SCENARIOS
 
 import goalrun
@@ -59,6 +59,13 @@ def test_a_command_that_is_killed_at_every_named_point_loses_nothing(name: str) 
         left = {f"journal {kind} {place}" for kind in kinds for place in ("before", "written", "durable")}
         left |= {"journal salvaged", "damaged journal moved", "goal removed"}
         assert named_points() - struck <= left
+
+
+@pytest.mark.timeout(900)
+def test_a_flow_that_is_killed_at_every_record_of_its_calls_loses_nothing_and_pays_for_nothing_twice() -> None:
+    deaths = run_job(Job("wrap", "calls", (0,)))
+    assert wrong(deaths) == []
+    assert {death.labels[0] for death in deaths} == set(CALLS)
 
 
 @pytest.mark.timeout(900)

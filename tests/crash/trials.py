@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import psutil
 from crash.history import problems, states
-from crash.place import CHECK, Ended, Place
+from crash.place import CHECK, ITEMS, Ended, Place
 from crash.reading import read_history
 from support import wait_until
 
@@ -19,6 +19,8 @@ from goalrun.adapters.home import Home
 
 TURNS = 3
 START = ("start", "make it right", "-c", "sh tests/check.sh")
+NEW = frozenset({"start", "wrap"})
+"""What makes a goal, and is taken up by a resume once that is there."""
 OPEN = ("--sandbox", "process", "--worker-isolation", "off")
 PREPARED = ("--hidden-check", "test -e shop.txt", "--prepare", "mkdir -p node_modules; echo x > node_modules/x")
 SLOW_SECONDS = 1.0
@@ -70,6 +72,7 @@ SCENARIOS = (
     Scenario("stop", ("stop",), live=True),
     Scenario("pause", ("pause",), live=True),
     Scenario("clean", ("clean",), (START,), removed=True),
+    Scenario("wrap", ("wrap", "steps", "make it right", "-c", "sh tests/check.sh", *OPEN), turns=2),
 )
 
 
@@ -115,7 +118,7 @@ class Stage:
     def words(self) -> tuple[str, ...]:
         """The command, or what takes it up once a goal is there."""
         count = len(self.place.goals())
-        if self.scenario.words[0] == "start" and count > (1 if self.scenario.live else 0):
+        if self.scenario.words[0] in NEW and count > (1 if self.scenario.live else 0):
             return ("resume",)
         return self.scenario.words
 
@@ -164,7 +167,7 @@ class Stage:
 
     def finish(self) -> list[str]:
         """Go on without a death until the goal is achieved; what is wrong with it then."""
-        if self.scenario.words[0] == "start":
+        if self.scenario.words[0] in NEW:
             self._let_go()
         found = list(self._done())
         self._let_go()
@@ -204,6 +207,11 @@ class Stage:
         for name, text in (("shop.txt", "fixed\n"), ("tests/check.sh", CHECK)):
             if (self.place.workspace / name).read_text("utf-8") != text:
                 yield f"{name} is not as it has to be at the end"
+        if self.scenario.words[0] == "wrap":
+            for item in ITEMS:
+                path = self.place.workspace / f"each-{item}.txt"
+                if not path.exists() or path.read_text("utf-8") != f"{self.scenario.turns}\n":
+                    yield f"what the item {item} wrote is not there"
         for folder in goals[-1:]:
             yield from self._goal(folder)
 
@@ -279,7 +287,7 @@ def _point(line: str) -> tuple[str, int]:
     return name, int(count)
 
 
-def walk(stage: Stage, **only: bool) -> Iterator[Trial]:
+def walk(stage: Stage, **only: object) -> Iterator[Trial]:
     """Kill the command, and then what takes it up, at the first point with a new name, until there is none."""
     stage.set_up()
     tried: list[str] = []

@@ -23,7 +23,7 @@ FOREIGN_OPTIONS = {
     *("--git", "--git-dir", "--output-format", "--permission-mode", "--stat", "--bare", "--allow-empty", "--no-verify"),
     "--verbose",
     *("--test", "--nocapture", "--unshare-user", "--security-opt", "--only", "--level", "--locked", "--user"),
-    "--seconds",
+    *("--seconds", "--quick"),
 }
 """Options of other programs that the pages mention."""
 FEWEST_EXAMPLES = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fleet.place import Place, Server, bare, needs_postgresql, server
 from fleet.storm import Plan, Storm, namespaces
-from support import CHECK, CODE, GOOD_WORKER, TESTS, git, script, wait_until
+from support import CHECK, CODE, GOOD_WORKER, TESTS, git, script, slow, wait_until
 
 pytestmark = needs_postgresql
 FILES = {"shop.py": CODE, "tests/test_shop.py": TESTS}
@@ -81,6 +81,7 @@ def test_goals_of_a_file_are_achieved_and_delivered_as_one_branch_each(place: Pl
     assert "turn 1 of 20" in place.run("logs", ids[0]).out
 
 
+@slow
 def test_a_storm(place: Place) -> None:
     storm = Storm(place, Plan(6, 3, 2, 2, kills=1, stops=1, heartbeat=1.0, longest=0.5, patience=100.0), namespaces())
     assert storm.run().wrong == [], "\n".join(storm.history.lines)

@@ -39,7 +39,7 @@ def last(previous, original):
         Path({str(flows.gate)!r}).touch()
     return previous.text
 def main():
-    return list(pipeline(["wait", "quick"], lambda item: agent("dev", item), last))
+    return list(pipeline(["wait", "quick"], lambda item: agent("dev", item, writes=False), last))
 """
     assert flows.run(code)["json"] == ["did wait", "did quick"]
 

@@ -331,3 +331,38 @@ def test_the_command_writes_once_tells_on_standard_error_and_refuses(tmp_path: P
     path.write_text('{"name": "n", "phases": [{"id": "a"}, {"id": "b", "type": "?"}]}', encoding="utf-8")
     bad = robots.program.run("flow", "import", str(path))
     assert (bad.code, bad.out, bad.err.count("phase '")) == (2, "", 2)
+
+
+def test_an_imported_parallel_phase_runs_its_branches_with_the_sections_and_the_status_that_it_had(
+    tmp_path: Path,
+) -> None:
+    robots = Robots(tmp_path)
+    phases = [
+        {
+            "id": "both", "type": "parallel", "concurrency": 2, "agent": "scout",
+            "branches": [{"task": "Look left for {args.what}"}, {"task": "Look right for {args.what}", "agent": "b"}],
+        },
+        {"id": "sum", "type": "reduce", "from": ["both"], "agent": "scout", "task": "Sum: {previous.output}"},
+        {"id": "tasks", "type": "parallel", "branches": [{"task": "Write"}], "dependsOn": ["both"], "agent": "scout"},
+    ]  # fmt: skip
+    done = robots.imported({"name": "n", "args": {"what": {}}, "phases": phases})
+    assert done.code == 0, done.err
+    assert "takes turns" in done.err
+    answers = [
+        ("Sum: ", "two sides"),
+        ("Look left", "nothing here"),
+        ("Look right", "a door"),
+        ("Write", "w", "new.txt"),
+    ]
+    result = robots.run("made", answers, "what=doors")
+    assert (result["code"], statuses(result)) == (0, {"both": "done", "sum": "done", "tasks": "done"})
+    members = {member["id"]: member["text"] for member in result["steps"]["both"]["members"]}
+    assert sorted(members.values()) == ["a door", "nothing here"]
+    told = next(prompt for prompt in robots.asked() if "Sum: " in prompt)
+    assert "### [1/2] " in told
+    assert told.index("nothing here") < told.index("\n\n---\n\n### [2/2] ") < told.index("a door")
+    assert (robots.project / "new.txt").read_text(encoding="utf-8").startswith("Write")
+    # One branch that fails makes the phase fail, and the others are kept.
+    failed = robots.run("made", [answer for answer in answers if answer[0] != "Look right"], "what=windows")
+    assert (failed["code"], statuses(failed)) == (14, {"both": "failed", "sum": "skipped", "tasks": "skipped"})
+    assert {member["status"] for member in failed["steps"]["both"]["members"]} == {"done", "failed"}

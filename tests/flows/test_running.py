@@ -434,8 +434,7 @@ def test_a_gate_that_blocks_inside_ends_the_turn_and_its_reason_is_the_next_ones
     told = [json.loads(line) for line in logs]
     finished = [each["event"] for each in told if each.get("event", {}).get("kind") == "call_finished"]
     second = [each for each in finished if each["path"] == "edit"][1]
-    said = (stage.program.home / "goals" / result["id"] / second["call"]["kept"]).read_text(encoding="utf-8")
-    assert "too few notes" in said
+    assert "too few notes" in json.loads(second["call"]["kept"])["text"]
     processes = [each for each in told if each.get("event", {}).get("kind") == "process_started"]
     assert sum(each["event"]["role"] == "worker" for each in processes) == len(finished) == 5
 
@@ -448,3 +447,85 @@ def test_a_flow_with_a_gate_that_nobody_asked_does_not_achieve(stage: Stage) -> 
     )
     done = stage.program.run("wrap", "f", "a note", "-c", "test -f note.txt", "--max-turns", "1", "--json")
     assert (done.code, done.json["state"]) == (3, "max_turns"), done.err
+
+
+def test_steps_that_write_the_same_files_take_turns_and_each_has_its_own_changes_while_readers_run(
+    stage: Stage,
+) -> None:
+    # The reader ends once both writers have written, and the first writer once the reader has begun.
+    text = (
+        '[[step]]\nid = "reads"\nagent = "actor"\nwrites = false\nprompt = "mark reads\\nawait second\\nsay r"\n'
+        '[[step]]\nid = "one"\nagent = "actor"\n'
+        'prompt = "inside in\\nwrite one.txt half\\nawait reads\\nwrite one.txt whole\\nsay 1"\n'
+        '[[step]]\nid = "two"\nagent = "actor"\nprompt = "inside in\\nwrite two.txt whole\\nmark second\\nsay 2"\n'
+        '[[step]]\nid = "told"\nrun = ["printf", "%s@@@@@%s", "{steps.one.diff}", "{steps.two.diff}"]\nneeds = ["reads"]\n'
+    )
+    done = stage.run(text)
+    assert done.code == 0, done.err
+    one, two = done.json["output"].split("@@@@@")
+    assert ("+whole" in one, "one.txt" in one, "two.txt" in one) == (True, True, False)
+    assert ("two.txt" in two, "one.txt" in two) == (True, False)
+    assert max(int(each) for each in (stage.lab / "in").read_text().split()) == 1
+
+
+CLEANS = (
+    '[[step]]\nid = "clean"\nfinally = true\n'
+    'run = ["bash", "-c", "echo $0 >> {lab}/cleaned; test ! -e {lab}/dirty", "{{steps.work.status}}"]\n'
+    '[[step]]\nid = "work"\nrun = ["bash", "-c", "{work}"]\n'
+    '[[step]]\nid = "more"\nneeds = ["work"]\nrun = ["echo", "more"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "status"), [("echo work", 0, "done"), ("exit 3", 14, "failed"), ("exit 75", 6, "blocked")]
+)
+def test_what_runs_finally_runs_after_every_end_and_changes_none(
+    work: str, code: int, status: str, stage: Stage
+) -> None:
+    done = stage.run(
+        CLEANS.replace("{lab}", str(stage.lab)).replace("{{", "{").replace("}}", "}").replace("{work}", work)
+    )
+    assert (done.code, done.json["steps"]["clean"]["status"]) == (code, "done"), done.err
+    assert (stage.lab / "cleaned").read_text().split() == [status]
+    if code:
+        # A run that is taken up again ends again.
+        assert stage.program.run("resume", done.json["id"]).code == code
+        assert (stage.lab / "cleaned").read_text().split() == [status] * 2
+    else:
+        assert (done.json["output"], done.json["source"]) == ("more", "more")
+
+
+def test_what_runs_finally_and_fails_is_told_and_the_flow_is_done_all_the_same(stage: Stage) -> None:
+    stage.mark("dirty")
+    done = stage.run(
+        CLEANS.replace("{lab}", str(stage.lab)).replace("{{", "{").replace("}}", "}").replace("{work}", "true")
+    )
+    assert (done.code, done.json["output"]) == (0, "more"), done.err
+    assert done.json["steps"]["clean"]["status"] == "failed"
+    assert "finally, clean is failed: " in done.json["detail"]
+
+
+def test_a_step_that_prints_nothing_for_too_long_is_ended_and_says_so(stage: Stage) -> None:
+    done = stage.run('[[step]]\nid = "s"\nidle_timeout = "1s"\nrun = ["bash", "-c", "echo begun; sleep 600"]\n')
+    assert (done.code, done.json["steps"]["s"]["text"]) == (14, "begun"), done.err
+    assert done.json["steps"]["s"]["reason"] == "it printed nothing for too long"
+
+
+def test_a_result_counts_steps_and_workers_and_names_the_step_of_the_output(stage: Stage) -> None:
+    first = stage.run(
+        '[[step]]\nid = "a"\nrun = ["echo", "from a"]\nwrites = false\n'
+        f'[[step]]\nid = "each"\neach = [1, 2, 3]\nrun = ["bash", "-c", "test $0 != 2 -o -e {stage.lab}/ok", "{{item}}"]\n'
+        '[[step]]\nid = "last"\nneeds = ["each"]\nrun = ["true"]\n'
+    )
+    assert first.code == 14, first.err
+    assert first.json["counts"] == {
+        "steps": {"done": 1, "failed": 1, "skipped": 1, "cached": 0},
+        "workers": {"done": 3, "failed": 1, "skipped": 1, "cached": 0},
+    }
+    assert (first.json["output"], first.json["source"]) == ("from a", "a")
+    stage.mark("ok")
+    done = stage.program.run("resume", first.json["id"], "--json")
+    assert (done.code, done.json["source"]) == (0, "last"), done.err
+    assert done.json["counts"]["workers"] == {"done": 5, "cached": 3}
+    shown = stage.program.run("show", first.json["id"]).out
+    assert "  workers     5 done, 3 cached\n  output      of last\n" in shown

@@ -32,10 +32,13 @@ from goalrun.adapters.lock import filed_claims
 from goalrun.adapters.reports import RUNNERS, Report, Runner
 from goalrun.adapters.views import JOURNAL, OWNER, last_record, read_result, runner
 from goalrun.cli.limits import after_resume
+from goalrun.cli.projects import ci_commands
+from goalrun.cli.screen import named
 from goalrun.core.events import Record
 from goalrun.core.evidence import as_json, clean, fenced, one_line, plain, redact
 from goalrun.core.flow.outline import graph, outline
 from goalrun.core.model import GoalState, Session, Usage, WorkerReport
+from goalrun.core.picture import spoken
 from goalrun.core.replay import apply, fold
 from goalrun.core.spec import AgentSpec, Limits
 from goalrun.errors import FlowError, GoalrunError, SettingsError, UserError
@@ -315,6 +318,17 @@ def check_evidence(data: bytes) -> None:
     assert len(as_json(text).splitlines()) == 1
 
 
+def check_shown(data: bytes) -> None:
+    """What an agent prints, a workflow says and a terminal sends becomes lines and names, and nothing else."""
+    text = data.decode("utf-8", "replace")
+    for line in (*text.splitlines(), text):
+        told = spoken(line)
+        assert len(told) <= 400
+        assert one_line(told, 400) == told
+    assert all(one_line(command) == command for command in ci_commands(text))
+    assert all(key.isprintable() for key in named(text))
+
+
 TARGETS: Mapping[str, Target] = {
     "flow": Target(check_flow, files("flows/*.toml", below=CONFIG)),
     "settings": Target(check_settings, files("agents/*.toml", "*.toml", below=CONFIG)),
@@ -337,4 +351,5 @@ TARGETS: Mapping[str, Target] = {
     "owner": Target(check_owner, files("owner/*")),
     "hints": Target(check_hints, files("described/*")),
     "evidence": Target(check_evidence, files("evidence/*")),
+    "shown": Target(check_shown, files("*/edit.jsonl", below=STREAMS)),
 }

@@ -1,7 +1,7 @@
 """Nothing grows that need not: many goals, long journals, many turns, many files.
 
 A small share by default; the sizes that are promised with GOALRUN_LARGE=all (about half an hour). No time is measured
-here: ``bench/state.py`` prints how long commands take, and what that is of their time in a small state folder.
+here: ``bench/run.py growth`` prints how long commands take, and what that is of their time in a small state folder.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Calls an agent once: its command line filled in, its output kept, bounded and read."""
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -66,6 +67,7 @@ class Order(NamedTuple):
         values: what stands for ``{session}`` and ``{usd}``.
         isolate: makes a command line one that sees less; such a launcher records what became of it.
         launcher: that launcher's program.
+        idle: seconds without output after which it is ended.
     """
 
     words: tuple[str, ...]
@@ -77,6 +79,7 @@ class Order(NamedTuple):
     values: Mapping[str, str] = {}
     isolate: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None
     launcher: str = ""
+    idle: float = math.inf
 
 
 class Heard(NamedTuple):
@@ -116,6 +119,7 @@ def call(agent: AgentSpec, order: Order, means: Means, on_start: Callable[[Proce
                 secrets=means.secrets,
                 status=None if order.isolate is None else order.kept / "status",
                 launcher=order.launcher,
+                idle=order.idle,
             ),
             on_start,
             means.poll,

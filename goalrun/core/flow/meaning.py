@@ -24,6 +24,7 @@ _RULES = (
     _Rule(("concurrency",), lambda step: step.each is not None or bool(step.member), "each or member"),
     _Rule(("with_",), lambda step: step.kind in {"flow", "python"}, "flow or python"),
     _Rule(("agent", "model"), lambda step: step.kind in {"prompt", "member", "python"}, "prompt or member"),
+    _Rule(("idle_timeout",), lambda step: step.kind in {"prompt", "run", "member"}, "prompt, run or member"),
     _Rule(("apply",), lambda step: step.strategy != "all" or step.workspace == "worktree", 'workspace = "worktree"'),
     _Rule(
         ("workspace",),
@@ -43,6 +44,9 @@ def idle_keys(step: Step) -> Iterator[tuple[str, str, str]]:
                 said.add(key)
                 name = key.rstrip("_")
                 yield name, f"it means nothing without {rule.needed}", "add that, or take it out"
+    if step.finally_:
+        yield from ((key, "it means nothing for a step that runs finally", "take it out")
+                    for key in ("needs", "final", "gate", "optional", "ask", "each") if getattr(step, key))  # fmt: skip
     if step.kind == "ask":
         yield from ((key, "it means nothing for a question to a person", "take it out")
                     for key in ("gate", "check", "each", "expect") if getattr(step, key))  # fmt: skip

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from goalrun.core.value import Json, JsonObject, Seconds, Text, Value, seconds
+from goalrun.core.value import Json, JsonObject, Pause, Seconds, Text, Value
 
 MAX_STEPS = 1_000
 MAX_PROMPT_CHARS = 5_000_000
@@ -18,7 +18,12 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+_TEXT = {"type": "string", "minLength": 1}
+Names = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+]
 """One text, or a list of them."""
 
 
@@ -29,8 +34,19 @@ class _Keyed(Value):
 
 
 class Arg(Value):
-    """One argument of a flow. ``default`` is used where none is given; without one it is null, or ``required``."""
+    """One argument of a flow. ``default`` is used where none is given; without one it is null, or ``required``.
 
+    Attributes:
+        type: what it has to be; text from a command line is read as that. A path is relative, and stays below.
+        enum: what it may be.
+        min: the least that a number may be.
+        max: the most.
+    """
+
+    type: Literal["string", "int", "number", "bool", "path", "json"] | None = None
+    enum: tuple[Json, ...] = ()
+    min: float | None = None
+    max: float | None = None
     default: Json = None
     required: bool = False
     help: str = ""
@@ -40,7 +56,7 @@ class Retry(Value):
     """How often a failed call is tried again: after ``delay * factor^k`` seconds, at most a minute."""
 
     max: int = Field(default=0, ge=0, le=20)
-    delay: Annotated[float, BeforeValidator(seconds), Field(ge=0, le=60)] = 0.0
+    delay: Pause = 0.0
     factor: float = Field(default=1.0, ge=1, le=10)
 
     def pause(self, failed: int) -> float:
@@ -90,7 +106,9 @@ class Step(_Keyed):
         join: of several needs: ``all`` succeeded; ``any``, the first that succeeds is enough; ``done``, all are
             settled, at least one succeeded and none blocked.
         optional: its failure does not fail the flow, and counts as done for what needs it.
+        finally_: runs when all others are over, whatever became of them, and changes nothing of that (key ``finally``).
         expect: what its JSON has to be: ``"json"``, ``"array"``, a table of allowed values, or a JSON Schema's file.
+        idle_timeout: how long a call may print nothing.
         writes: False runs it read-only where that can be done, and leaves the tree out of what it is recognised by.
         cache: False never takes its result from an earlier run, and asks a person where it may have been cut.
         cache_tree: False recognises it whatever the files are.
@@ -128,8 +146,10 @@ class Step(_Keyed):
     retry: Retry = Retry()
     optional: bool = False
     final: bool = False
+    finally_: bool = Field(default=False, alias="finally")
     expect: str | JsonObject | None = None
     timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
     concurrency: int | None = Field(default=None, ge=1, le=64)
     env: Mapping[str, str] = {}
     writes: bool = True
@@ -163,6 +183,7 @@ class Flow(Value):
     Attributes:
         args: what it takes, in order; text without names goes to the first.
         concurrency: how many calls run at once.
+        max_calls: how many calls of agents one run may take in all; those of the flow that is run count.
         agents: names that its steps use, as a configuration's ``[agents.NAME]``, or ``use`` and ``model``.
         flows: flows that its steps use, by name.
         source: the file that it came from; "" for one made by a program.
@@ -173,12 +194,18 @@ class Flow(Value):
     description: str = ""
     args: Mapping[str, Arg] = {}
     concurrency: int = Field(default=4, ge=1, le=64)
+    max_calls: int = Field(default=1_000, ge=1, le=100_000)
     budget: FlowBudget = FlowBudget()
     agents: Mapping[str, JsonObject] = {}
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
     flows: Mapping[str, "Flow"] = {}
     source: str = ""
     code: Mapping[str, str] = {}
+
+    @property
+    def main(self) -> tuple[Step, ...]:
+        """The steps that its outcome is made of: all but those that run finally."""
+        return tuple(step for step in self.steps if not step.finally_)
 
     def step(self, name: str) -> Step:
         """A step by its id."""
@@ -200,6 +227,7 @@ class Result(Value):
         tokens: what it used; None is unknown.
         by: who blocked it: a gate, a person, a budget, or the worker itself.
         winner: which member's files were taken.
+        source: of a flow: the step whose output it is.
         members: what became of each item, or of each member.
     """
 
@@ -218,6 +246,7 @@ class Result(Value):
     before: str = ""
     after: str = ""
     winner: str = ""
+    source: str = ""
     members: tuple["Result", ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)

@@ -1,54 +1,22 @@
-"""What a flow does next: which steps start, which will never run, and why. There are no layers."""
+"""What a flow does next: whether a step starts, or will never run, and why. There are no layers."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from goalrun.core.flow.model import Flow, Result, Step
 
 
-class Move(NamedTuple):
-    """A step starts, or, where there is a reason, is skipped."""
-
-    step: Step
-    skip: str = ""
-
-
-def moves(
-    flow: Flow,
-    needs: Mapping[str, Sequence[str]],
-    settled: Mapping[str, Result],
-    running: Collection[str],
-    stopped: str,
-    holds: Callable[[Step], bool],
-) -> list[Move]:
-    """Every step that starts or is skipped now; skipping one may make others move, so ask again.
+def joined(
+    flow: Flow, step: Step, needs: Sequence[str], settled: Mapping[str, Result]
+) -> tuple[Literal["go", "skip", "wait"], str]:
+    """Whether a step may start now, will never run, with the reason, or has to wait.
 
     Args:
         flow: the flow.
-        needs: what has to be settled before each step.
+        step: one of its steps that is neither settled nor running.
+        needs: what has to be settled before it.
         settled: what became of steps; one that waits for a person is not settled.
-        running: steps that have been started.
-        stopped: why nothing more is to be started; "" while all is well.
-        holds: whether a step's guard lets it run.
     """
-    found = []
-    for step in flow.steps:
-        if step.id in settled or step.id in running:
-            continue
-        if stopped:
-            found.append(Move(step, stopped))
-            continue
-        state, why = _joined(flow, step, needs[step.id], settled)
-        if state == "skip":
-            found.append(Move(step, why))
-        elif state == "go":
-            found.append(Move(step) if holds(step) else Move(step, f"its guard does not hold: {step.when}"))
-    return found
-
-
-def _joined(
-    flow: Flow, step: Step, needs: Sequence[str], settled: Mapping[str, Result]
-) -> tuple[Literal["go", "skip", "wait"], str]:
     over = [need for need in needs if need in settled and settled[need].status != "waiting"]
     blocked = [need for need in over if settled[need].status == "blocked"]
     if blocked:
@@ -78,13 +46,15 @@ def ending(flow: Flow, final: Step, settled: Mapping[str, Result]) -> Result:
 
     Its output is that of the final step, else of the last step in order that is done.
     """
-    done = [step for step in flow.steps if settled[step.id].ok]
+    steps = flow.main
+    done = [step for step in steps if settled[step.id].ok]
     source = final if settled[final.id].ok else done[-1] if done else None
     told = settled[source.id] if source is not None else Result(status="skipped", text="(no output)")
     output = {"text": told.text, "json": told.json_, "agent": told.agent, "model": told.model}
-    blocked = next((step for step in flow.steps if settled[step.id].status == "blocked"), None)
-    waiting = next((step for step in flow.steps if settled[step.id].status == "waiting"), None)
-    failed = [step for step in flow.steps if settled[step.id].status == "failed" and not step.optional]
+    output["source"] = source.id if source is not None else ""
+    blocked = next((step for step in steps if settled[step.id].status == "blocked"), None)
+    waiting = next((step for step in steps if settled[step.id].status == "waiting"), None)
+    failed = [step for step in steps if settled[step.id].status == "failed" and not step.optional]
     if blocked is not None:
         why = settled[blocked.id]
         text = f"{blocked.id} blocked the flow: {why.reason}\n\n{why.text}".strip()
@@ -97,3 +67,9 @@ def ending(flow: Flow, final: Step, settled: Mapping[str, Result]) -> Result:
     if not done:
         return Result(status="failed", reason="no step ran", **output)
     return Result(status="done", **output)
+
+
+def with_finally(result: Result, ended: Mapping[str, Result]) -> Result:
+    """What becomes of a flow after the steps that run finally: the same, and what of them is not done is told."""
+    bad = [f"finally, {name} {_became(each)}: {each.reason}" for name, each in ended.items() if not each.ok]
+    return Result(**{**dict(result), "reason": "; ".join(filter(None, (result.reason, *bad)))})

@@ -40,6 +40,9 @@ def about(step: Step, flow: Flow) -> str:
 
 
 def _order(step: Step) -> Iterator[str]:
+    if step.finally_:
+        yield "finally"
+        return
     needs = edges(step)
     joins = {"all": "after ", "any": "after any of ", "done": "after the end of "}
     if needs:
@@ -113,22 +116,27 @@ def short(text: str) -> str:
 
 def graph(flow: Flow) -> str:
     """A drawing: one line for each step, rails to those that wait for it."""
+    return "\n".join(f"{rail} {_label(name, flow)}".rstrip() for rail, name in drawn(flow))
+
+
+def drawn(flow: Flow) -> list[tuple[str, str]]:
+    """The rails of each line of the drawing, as wide as the widest, and the step that it is of; "" where rails turn."""
     order = levels(flow)
     behind = _behind(flow)
     rails: list[str | None] = []
-    drawn: list[tuple[str, str]] = []
+    lines: list[tuple[str, str]] = []
     for name in order:
         here = _rail(rails, name)
-        drawn.append(("".join("● " if n == here else "│ " if rail else "  " for n, rail in enumerate(rails)), name))
+        lines.append(("".join("● " if n == here else "│ " if rail else "  " for n, rail in enumerate(rails)), name))
         rails[here] = None
         above = {here, *(number for number, rail in enumerate(rails) if rail)}
         targets = {_rail(rails, after, here) for after in behind[name]}
         if targets - {here}:
-            drawn.append((_turn(len(rails), here, above, targets), ""))
+            lines.append((_turn(len(rails), here, above, targets), ""))
         while rails and rails[-1] is None:
             rails.pop()
-    width = max(len(rail) for rail, _ in drawn)
-    return "\n".join(f"{rail:<{width}} {_label(name, flow)}".rstrip() for rail, name in drawn)
+    width = max(len(rail) for rail, _ in lines)
+    return [(f"{rail:<{width}}", name) for rail, name in lines]
 
 
 def _behind(flow: Flow) -> dict[str, list[str]]:

@@ -77,7 +77,7 @@ def edges(step: Step) -> tuple[str, ...]:
 
 def final_step(flow: Flow) -> Step:
     """The step whose result is the flow's: the one that says so, else the last."""
-    return next((step for step in flow.steps if step.final), flow.steps[-1])
+    return next((step for step in flow.steps if step.final), (*flow.steps[:1], *flow.main)[-1])
 
 
 def levels(flow: Flow) -> dict[str, int]:

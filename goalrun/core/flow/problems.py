@@ -1,5 +1,6 @@
 """What is wrong with a flow, before anything is spent: all of it, not just the first."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -7,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from goalrun.core.flow.args import complete
+from goalrun.core.flow.args import complete, fitted
 from goalrun.core.flow.expect import bad_expect
 from goalrun.core.flow.meaning import idle_keys
 from goalrun.core.flow.model import MAX_PROMPT_CHARS, Flow, Step
@@ -143,7 +144,21 @@ def _placed(problem: Problem, flow: Flow, prefix: Where) -> Problem:
     return Problem((*prefix, *problem.where), what, problem.hint, flow.source)
 
 
+def _of_args(flow: Flow) -> Iterator[Problem]:
+    for name, arg in flow.args.items():
+        bounded = [key for key in ("min", "max") if getattr(arg, key) is not None]
+        if bounded and arg.type not in {"int", "number"}:
+            yield Problem(("args", name, bounded[0]), "it means something only for numbers", 'type = "int"')
+        for key, value in (("default", arg.default), *(("enum", value) for value in arg.enum)):
+            try:
+                fitted(arg, value)
+            except ValueError as failure:
+                yield Problem(("args", name, key), str(failure))
+
+
 def _of_whole(flow: Flow) -> Iterator[Problem]:
+    yield from _of_args(flow)
+    yield from _of_finally(flow)
     if "budget" in flow.model_fields_set and flow.budget.usd is None and flow.budget.tokens is None:
         yield Problem(("budget",), "the budget limits nothing", "usd = 1.5, or tokens = 500_000")
     for name, times in Counter(step.id for step in flow.steps).items():
@@ -181,6 +196,16 @@ def _of_agents(flow: Flow, known: frozenset[str]) -> Iterator[Problem]:
         # An agent may have the name of the one that it uses, so its own flow's names do not count.
         if "use" in table and (not isinstance(used, str) or used not in known):
             yield from _unknown(("agents", name, "use"), "agent", str(used), known)
+
+
+def _of_finally(flow: Flow) -> Iterator[Problem]:
+    if not flow.main:
+        yield Problem(("step", 0, "finally"), "all steps run finally", "one has to be the work that they follow")
+    last = {step.id for step in flow.steps if step.finally_}
+    for number, step in enumerate(flow.steps):
+        for need in last.intersection(edges(step)):
+            what = f"it waits for {need}, which runs when all others are over"
+            yield Problem(("step", number), what, f"take out that, or the finally of {need}")
 
 
 def _of_steps(scope: _Scope) -> Iterator[Problem]:
@@ -292,7 +317,8 @@ def _with(step: Step, scope: _Scope) -> Iterator[Problem]:
         yield from _unknown(("flow",), "flow", step.flow, scope.flow.flows)
         return
     try:
-        complete(step.with_, inner.args)
+        later = [name for name, value in step.with_.items() if find(json.dumps(value), roots(step))]
+        complete(step.with_, inner.args, later)
     except SpecError as failure:
         yield Problem(("with",), f"flow {step.flow!r}: {failure}", failure.hint)
 

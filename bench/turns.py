@@ -1,0 +1,85 @@
+"""What a turn costs beside the worker and the checks, against git and against a plain shell loop."""
+
+import statistics
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from shutil import rmtree
+
+from measure import GIT, goalrun, line, median, place, records, repository, side_by_side, silent
+
+CHECK = "false"
+FIXED_MS, STATUS_FACTOR, WORKTREE_FACTOR = 60.0, 4.0, 0.1
+"""Targets: 60 ms + 4 x git status; 0.1 x git worktree add + remove, from 5,000 files on and with 10 changed."""
+WORTHWHILE_FILES, CHANGED = 5000, 10
+LARGE_FILES = 50_000
+WORKER = """turn=$(cat {counter}); echo $((turn + 1)) > {counter}
+{edits}
+mkdir -p new
+for ((i = 0; i < {new}; i++)); do echo "$turn $i" > new/$turn-$i.txt; done
+"""
+
+
+def run(scratch: Path, *, quick: bool) -> None:
+    """A line for each size and each number of changed files."""
+    sizes, changes, turns = ((200, 5000), (0, 10), 5) if quick else ((200, 5000, 80_000), (0, 10, 1000), 9)
+    for files in sizes:
+        top = repository(scratch / f"of-{files}", files)
+        for changed in changes:
+            _one(scratch, top, files, changed, turns)
+            silent([*GIT, "reset", "-q", "--hard"], top)
+            silent([*GIT, "clean", "-qffdx"], top)
+        rmtree(top)
+
+
+def _worker(scratch: Path, changed: int) -> Path:
+    """A script that edits half as many tracked files and adds as many new ones, with fresh content in each run."""
+    edits = "\n".join(f'echo "$turn" > {place(number)}' for number in range(changed // 2))
+    counter = scratch / "counter"
+    counter.write_text("0\n", encoding="ascii")
+    script = scratch / "worker.sh"
+    script.write_text(WORKER.format(counter=counter, edits=edits, new=changed - changed // 2), encoding="utf-8")
+    return script
+
+
+def _one(scratch: Path, top: Path, files: int, changed: int, turns: int) -> None:
+    script, home = _worker(scratch, changed), scratch / "state"
+    base, turn = _turns(script, top, home, turns)
+    plain = side_by_side(
+        {"loop": partial(_plain, script, top), "status": partial(silent, [*GIT, "status"], top)}, turns
+    )
+    status, added = plain["status"], turn - plain["loop"]
+    worktree = median(partial(_add_and_remove, top, scratch / "beside"), 1 if files > LARGE_FILES else 3)
+    rmtree(home)
+    line(
+        f"{files:6} files, {changed:4} changed: turn {turn:6.0f} ms, plain loop {plain['loop']:5.0f} ms, added "
+        f"{added:5.0f} ms = {added / status:5.1f} x git status ({status:.0f} ms) = {added / worktree:6.3f} x git "
+        f"worktree add + remove ({worktree:.0f} ms); base {base:.1f} s",
+        added / (FIXED_MS + STATUS_FACTOR * status),
+        1.0,
+        "of 60 ms + 4 x git status",
+    )
+    if files >= WORTHWHILE_FILES and changed == CHANGED:
+        line("   the same against git worktree add + remove", added / worktree, WORKTREE_FACTOR)
+
+
+def _plain(script: Path, top: Path) -> None:
+    """What a loop in a shell would do."""
+    silent(["bash", str(script)], top)
+    silent(["bash", "-euo", "pipefail", "-c", CHECK], top, check=False)
+
+
+def _add_and_remove(top: Path, beside: Path) -> None:
+    silent([*GIT, "worktree", "add", "-q", "--detach", str(beside)], top)
+    silent([*GIT, "worktree", "remove", "--force", str(beside)], top)
+
+
+def _turns(script: Path, top: Path, home: Path, turns: int) -> tuple[float, float]:
+    """Seconds until the base was taken and verified; the median of the turns but the first in milliseconds."""
+    words = ["start", "bench", "--worker-cmd", f"bash {script}", "-c", CHECK, "--stuck-after", "0"]
+    goalrun([*words, "--max-turns", str(turns)], top, home, check=False)
+    ends = [elapsed for elapsed, kind in records(home) if kind in {"base_verified", "turn_finished"}]
+    taken = [(after - before) * 1000 for before, after in pairwise(ends)]
+    if len(taken) != turns:
+        raise SystemExit(f"{len(taken)} of {turns} turns were run")
+    return ends[0], statistics.median(taken[1:])

@@ -1,0 +1,119 @@
+"""Git's index, read without git: which paths it has, and which of them its times cannot vouch for.
+
+The format is that of gitformat-index(5), versions 2 and 3: a header of 12 bytes, entries, extensions, and the SHA-1 of
+all of it. An entry begins with times of change and of modification, in seconds and nanoseconds.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from struct import pack, pack_into, unpack_from
+
+HEADER, DIGEST = 12, 20
+SECONDS, BLOB, FLAGS, NAME = 4, 40, 60, 62
+EXTENDED, LENGTH = 0x4000, 0xFFF
+KNOWN_VERSIONS = (2, 3)
+TIME_STEP_SECONDS = 2.0
+"""How far the clock of a file system may be from ours."""
+CLOCK_STEP_SECONDS = 0.02
+"""How far it may be behind on this machine: it moves with the kernel's ticks."""
+BILLION = 1_000_000_000
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether an index is what git wrote: git itself takes it at its word."""
+    if len(data) < HEADER + DIGEST or data[-DIGEST:] != _digest(data[:-DIGEST]):
+        return False
+    return data.startswith(b"DIRC") and unpack_from(">I", data, 4)[0] in KNOWN_VERSIONS
+
+
+def doubted(data: bytes, since: float, top: bytes) -> bytes:
+    """An index that has git read again what may have changed since it was read.
+
+    Git compares times in seconds: in the second in which it read a file, that could change once more, get its size and
+    its time back, and look the same. Files whose time of change is older than the moment at which git began to read
+    cannot. Of the others the time of change has to be the same to the nanosecond, else the index forgets it: the clock
+    of a file system steps every few milliseconds, and no command begins so soon after git has ended.
+
+    Args:
+        data: the index.
+        since: when git began to read, or write, what is in it, in seconds since the epoch.
+        top: the folder that it is about.
+    """
+    first = max(0, int(since - TIME_STEP_SECONDS)).to_bytes(SECONDS, "big")
+    young = [(start, path) for start, path in entries(data) if data[start : start + SECONDS] >= first]
+    doubtful = [start for start, path in young if not _is_as_recorded(data, start, os.path.join(top, path))]  # noqa: PTH118 - bytes
+    changed = bytearray(data)
+    for start in doubtful:
+        changed[start : start + SECONDS] = bytes(SECONDS)
+    return _signed(changed) if doubtful else data
+
+
+def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
+    seconds, nanoseconds = unpack_from(">2I", data, start)
+    with suppress(OSError):
+        # Some file systems count in seconds; then nobody can tell.
+        return bool(nanoseconds) and os.lstat(place).st_ctime_ns == int(seconds) * BILLION + int(nanoseconds)
+    return True
+
+
+def in_order(data: bytes, before: bytes, since: float, top: bytes) -> bytes:
+    """Give files that were just written the times that they would have, had all been written at once; the new index.
+
+    A file that is newer than its source looks built: what a worker delivers later must not look newer for that. In a
+    fresh worktree files are written in the order of their paths; so one that was there before gets its time back, and
+    a new one that of the file in front of it.
+
+    Args:
+        data: the index.
+        before: the index before they were written.
+        since: when that began.
+        top: the worktree.
+    """
+    first = pack(">2I", *divmod(int((since - CLOCK_STEP_SECONDS) * BILLION), BILLION))
+    old = {path: _modified(before, start) for start, path in entries(before)}
+    changed, last = bytearray(data), 0
+    for start, path in entries(data):
+        if data[start : start + len(first)] >= first:
+            last = old.get(path, last) or _modified(data, start)
+            place = os.path.join(top, path)  # noqa: PTH118 - bytes
+            os.utime(place, ns=(last, last), follow_symlinks=False)
+            status = os.lstat(place)
+            times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
+            pack_into(">4I", changed, start, *times)
+        else:
+            last = _modified(data, start)
+    return _signed(changed)
+
+
+def entries(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where each entry begins, and its path, in the order of the paths."""
+    start = HEADER
+    for _ in range(unpack_from(">I", data, 8)[0]):
+        flags = data[start + FLAGS] << 8 | data[start + FLAGS + 1]
+        name = start + NAME + (2 if flags & EXTENDED else 0)
+        length = flags & LENGTH
+        end = name + length if length < LENGTH else data.index(b"\0", name)
+        yield start, data[name:end]
+        # Padded with one to eight zeros.
+        start += (end - start + 8) & ~7
+
+
+def blob(data: bytes, start: int) -> str:
+    """The name of an entry's content."""
+    return data[start + BLOB : start + BLOB + DIGEST].hex()
+
+
+def _modified(data: bytes, start: int) -> int:
+    seconds, nanoseconds = unpack_from(">2I", data, start + 8)
+    return int(seconds) * BILLION + int(nanoseconds)
+
+
+def _signed(data: bytearray) -> bytes:
+    data[-DIGEST:] = _digest(bytes(data[:-DIGEST]))
+    return bytes(data)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()

@@ -1,0 +1,262 @@
+"""Verification worktrees that are used again: set back to a tree, and proven to be it and nothing else.
+
+To write all files of a workspace takes seconds, to set back what a check changed milliseconds. What is trusted is out
+of a check's reach: git's index of the worktree is kept in this process, and the objects come from the store. What
+cannot be proven is removed and made from scratch, as is every worktree of an earlier run.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from goalrun.adapters import index
+from goalrun.adapters.clock import utc_now
+from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.repository import shown
+from goalrun.adapters.trees import Trees
+from goalrun.core.protection import Change
+from goalrun.errors import EnvironmentFailure, GitFailed
+
+FOLDER = "verify"
+REPOSITORY = b".git"
+PACKS = Path(".git/objects/pack")
+REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
+    b".git": {b"objects", b"refs", b"info"},
+    b".git/objects": {b"pack", b"info"},
+    b".git/objects/info": set(),
+    b".git/refs": {b"heads", b"tags"},
+    b".git/refs/heads": set(),
+    b".git/refs/tags": set(),
+    b".git/info": set(),
+}
+Mark = tuple[int, ...]
+
+
+class Pool:
+    """The worktrees of one goal, for as long as this process runs it.
+
+    Args:
+        folder: the goal's folder.
+        name: what the workspace is called.
+
+    Attributes:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder / FOLDER
+        self._name = name or "workspace"
+        self._free: list[Worktree] = []
+        self._made = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def worktree(self, store: Trees, tree: str) -> Iterator["Worktree"]:
+        """A worktree that holds a tree, for one user at a time.
+
+        Raises:
+            EnvironmentFailure: it cannot be made.
+        """
+        with self._lock:
+            taken = self._free.pop() if self._free else None
+            self._made += 1
+        if taken is None or not taken.set_back(store, tree):
+            place = private_folder(self.folder) / f"worktree-{self._made}" if taken is None else taken.place
+            taken = Worktree(place, self._name)
+            taken.make(store, tree)
+        yield taken
+        # One that something went wrong in is left to be removed with the rest.
+        with self._lock:
+            self._free.append(taken)
+
+
+@cache
+def pool_of(folder: Path, name: str) -> Pool:
+    """The pool of a goal: one in a process."""
+    return Pool(folder, name)
+
+
+class Unproven(Exception):
+    """A worktree is not what it should be."""
+
+
+class Worktree:
+    """One of them.
+
+    Args:
+        place: a folder for it alone.
+        name: what the workspace is called.
+    """
+
+    def __init__(self, place: Path, name: str) -> None:
+        self.place = place
+        self.top = place / "tree" / name
+        self._index = self.top.with_name(f"{name}.index")
+        self._bytes = os.fsencode(self.top)
+        self._data = b""
+        self._since = 0.0
+        self._tree = ""
+        self._config = b""
+        self._folder_mark: tuple[object, ...] = ()
+        self._packs: dict[str, Mark] = {}
+
+    def make(self, store: Trees, tree: str) -> None:
+        """Write it from scratch.
+
+        Raises:
+            GitFailed: that cannot be done.
+        """
+        remove_tree(self.place)
+        self.top.mkdir(parents=True)
+        self._folder_mark = _folder_mark(self._bytes)
+        self._since = utc_now().timestamp()
+        store.materialise(tree, self.top)
+        self._keep(store.export(tree, self.top))
+        self._config = (self.top / ".git/config").read_bytes()
+        self._settle(tree)
+
+    def set_back(self, store: Trees, tree: str) -> bool:
+        """Make it hold a tree, whatever was done to it; False where that cannot be proven."""
+        try:
+            before = index.doubted(self._data, self._since, self._bytes)
+            self._index.write_bytes(before)
+            self._remove_strangers(_folders(before))
+            self._since = utc_now().timestamp()
+            self._lay_repository(store, tree)
+            store.read_over(tree, self.top)
+            data = index.in_order(self._index.read_bytes(), before, self._since, self._bytes)
+            self._index.write_bytes(data)
+            shutil.copyfile(self._index, self.top / ".git/index")
+            self._settle(tree)
+            self._prove(store, tree)
+        except (Unproven, EnvironmentFailure, GitFailed, OSError):
+            return False
+        return True
+
+    def changes(self, store: Trees) -> list[Change]:
+        """What was done to it since: files that differ, and files that are new."""
+        self._index.write_bytes(index.doubted(self._data, self._since, self._bytes))
+        changed = store.differing(self.top)
+        new = (Change(path=shown(path), before=False, after=True) for path in self._new_files())
+        return [*changed, *new]
+
+    def _settle(self, tree: str) -> None:
+        self._tree = tree
+        self._data = self._index.read_bytes()
+
+    def _remove_strangers(self, folders: Mapping[bytes, set[bytes]]) -> None:
+        """All but some names in some folders, and what stands in their place; they get back what they were like."""
+        for folder, names in folders.items():
+            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.lstat(place).st_mode):
+                    os.unlink(place)  # noqa: PTH108 - bytes
+                    continue
+                if _folder_mark(place) != self._folder_mark:
+                    _restore_folder(place, self._folder_mark)
+                for name in set(os.listdir(place)) - names:  # noqa: PTH208 - bytes
+                    remove_tree(Path(os.fsdecode(os.path.join(place, name))))  # noqa: PTH118 - bytes
+
+    def _lay_repository(self, store: Trees, tree: str) -> None:
+        """The repository, with nothing of the old one but packs that nobody touched."""
+        packs = {os.fsencode(name) for name, mark in self._packs.items() if _mark(self.top / PACKS / name) == mark}
+        self._remove_strangers({**REPOSITORY_FOLDERS, os.fsencode(PACKS): packs})
+        self._keep(store.export(tree, self.top, self._config))
+
+    def _keep(self, packs: Iterable[str]) -> None:
+        self._packs = {name: _mark(self.top / PACKS / name) for name in packs}
+
+    def _prove(self, store: Trees, tree: str) -> None:
+        """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""
+        if store.differs(tree, self.top):
+            raise Unproven("a file differs")
+        for folder, names in _folders(self._data).items():
+            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+            if set(os.listdir(place)) != names or _folder_mark(place) != self._folder_mark:  # noqa: PTH208 - bytes
+                raise Unproven(f"{shown(folder)} holds something else")
+        protected = store.protected()
+        for start, path in index.entries(self._data):
+            if path in protected and _hash(self._bytes, path) != index.blob(self._data, start):
+                raise Unproven(f"{shown(path)} has other bytes")
+
+    def _new_files(self) -> Iterator[bytes]:
+        for folder, names in _folders(self._data).items():
+            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+            with suppress(OSError):
+                for name in os.listdir(place) if not os.path.islink(place) else ():  # noqa: PTH114, PTH208 - bytes
+                    if name not in names:
+                        yield from _files(self._bytes, os.path.join(folder, name))  # noqa: PTH118 - bytes
+
+
+def _folders(data: bytes) -> dict[bytes, set[bytes]]:
+    """Every folder of an index with the names in it, those above first; the top has the repository too."""
+    found: dict[bytes, set[bytes]] = {b"": {REPOSITORY}}
+    last, names = b"", found[b""]
+    for _, path in index.entries(data):
+        folder, _, name = path.rpartition(b"/")
+        if folder != last:
+            last, below = folder, b""
+            for part in folder.split(b"/") if folder else ():
+                found[below].add(part)
+                below = below + b"/" + part if below else part
+                found.setdefault(below, set())
+            names = found[folder]
+        names.add(name)
+    return found
+
+
+def _folder_mark(place: bytes) -> tuple[object, ...]:
+    """What of a folder a command could leave a mark in: mode, owner, extended attributes."""
+    status = os.lstat(place)
+    return status.st_mode, status.st_uid, status.st_gid, *_attributes(place)
+
+
+def _attributes(place: bytes) -> tuple[tuple[str, bytes], ...]:
+    # Only Linux has them in the standard library; file systems may have none.
+    with suppress(AttributeError, OSError):
+        names = os.listxattr(place, follow_symlinks=False)
+        return tuple((name, os.getxattr(place, name, follow_symlinks=False)) for name in sorted(names))
+    return ()
+
+
+def _restore_folder(place: bytes, mark: tuple[object, ...]) -> None:
+    os.chmod(place, stat.S_IMODE(int(str(mark[0]))))  # noqa: PTH101 - bytes
+    for name, _ in set(_attributes(place)) - set(mark[3:]):
+        os.removexattr(place, name, follow_symlinks=False)
+
+
+def _mark(path: Path) -> Mark:
+    """Identity and times of a file; a write moves the time of change, which nobody can set."""
+    with suppress(OSError):
+        status = path.lstat()
+        return status.st_ino, status.st_mode, status.st_nlink, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def _hash(top: bytes, path: bytes) -> str:
+    """What git calls the content of a file or a link."""
+    place = os.path.join(top, path)  # noqa: PTH118 - bytes
+    if os.path.islink(place):  # noqa: PTH114 - bytes
+        data = os.readlink(place)  # noqa: PTH115 - bytes
+    else:
+        with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            data = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _files(top: bytes, path: bytes) -> Iterator[bytes]:
+    """A file, or all files below a folder; links are not followed."""
+    place = os.path.join(top, path)  # noqa: PTH118 - bytes
+    if os.path.islink(place) or not os.path.isdir(place):  # noqa: PTH112, PTH114 - bytes
+        yield path
+        return
+    for here, folders, files in os.walk(place):
+        links = (name for name in folders if os.path.islink(os.path.join(here, name)))  # noqa: PTH114, PTH118 - bytes
+        for name in (*files, *links):
+            yield os.path.relpath(os.path.join(here, name), top)  # noqa: PTH118 - bytes

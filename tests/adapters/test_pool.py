@@ -1,0 +1,182 @@
+"""Worktrees that are used again: whatever a command did in one, the next user finds what a fresh one would hold."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from adapters.goals import goal_spec, store_of
+from support import git, repository, write
+
+from goalrun.adapters.pool import Pool, Worktree
+from goalrun.adapters.store import GitStore
+from goalrun.core.spec import VerificationSpec
+
+FILES = {
+    "app.py": "aaaa\n",
+    "src/one.c": "int one;\n",
+    "src/two.c": "int two;\n",
+    "tests/test_app.py": "assert True\n",
+    "data/sub/x.txt": "x\n",
+    ".gitignore": "ignored/\n*.log\n",
+    "run.sh": "true\n",
+}
+ATTRIBUTE = (
+    "python3 -c 'import os, sys; [os.setxattr(p, sys.argv[1], bytes.fromhex(sys.argv[2])) for p in sys.argv[3:]]'"
+)
+RIGHTS = "0200000001000700ffffffff02000700feff000004000500ffffffff10000700ffffffff20000500ffffffff"
+"""Read, write and execute for nobody, as Linux keeps it (linux/posix_acl_xattr.h)."""
+COMMIT = "git -c user.name=a -c user.email=a@b commit"
+LEAKS = {
+    "nothing": "true",
+    "an untracked file": "echo x > new.txt",
+    "ignored files": "mkdir -p ignored/a; echo x > ignored/a/b; echo x > some.log",
+    "files excluded by info/exclude": "echo '*.ex' >> .git/info/exclude; echo x > left.ex",
+    "an empty folder": "mkdir -p data/empty/below",
+    "an edit": "echo bbbb > app.py",
+    "an edit of the same size with its time set back": (
+        "touch -r app.py /tmp/t.$$; printf 'bbbb\\n' > app.py; touch -r /tmp/t.$$ app.py; rm /tmp/t.$$"
+    ),
+    "an edit in place of a protected file": "printf 'assert 1==' | dd of=tests/test_app.py conv=notrunc status=none",
+    "skip-worktree": "git update-index --skip-worktree app.py; echo bbbb > app.py",
+    "assume-unchanged": "git update-index --assume-unchanged app.py; echo bbbb > app.py",
+    "attributes of the repository": "echo '* text eol=crlf' > .git/info/attributes; echo '*.py ident' > .gitattributes",
+    "an executable bit": "chmod +x app.py; chmod -x run.sh",
+    "permission bits that git does not know": "chmod 0666 app.py; chmod 4755 run.sh; chmod 0400 tests/test_app.py",
+    "a mode of a folder": "chmod 0777 src; chmod 1755 data",
+    "an extended attribute of a file": f"{ATTRIBUTE} user.left 31 app.py",
+    "an extended attribute of a folder": f"{ATTRIBUTE} user.left 31 src .",
+    "a default list of rights": f"{ATTRIBUTE} system.posix_acl_default {RIGHTS} src",
+    "a link in the place of a file": "rm app.py; ln -s /etc/passwd app.py",
+    "a link in the place of a folder": "mkdir /tmp/d.$$; mv src/* /tmp/d.$$; rmdir src; ln -s /tmp/d.$$ src",
+    "a folder in the place of a file": "rm app.py; mkdir -p app.py/below; echo x > app.py/below/x",
+    "a file in the place of a folder": "rm -r data; echo x > data",
+    "a hard link between files": "ln -f src/one.c src/two.c",
+    "a hard link from outside": "ln app.py ../../kept; echo cccc > ../../kept",
+    "a nested repository": f"mkdir inner; cd inner; git init -q; echo x > y; git add y; {COMMIT} -qm x",
+    "a nested repository without a commit": "git init -q inner2",
+    "compiled code": "mkdir -p __pycache__ tests/__pycache__; echo x | tee __pycache__/a.pyc > tests/__pycache__/t.pyc",
+    "a read-only folder with something in it": "mkdir shut; echo x > shut/x; chmod 0 shut; chmod 0555 src data",
+    "a pipe and a socket": (
+        "mkfifo src/pipe; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('data/sock')\""
+    ),
+    "configuration and hooks": (
+        "git config core.fsmonitor /bin/false; git config user.name x; mkdir -p .git/hooks; "
+        "echo 'exit 1' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit"
+    ),
+    "refs, tags and commits": (
+        f"git tag t; git checkout -qb other; echo bbbb > app.py; {COMMIT} -qam left; git stash list"
+    ),
+    "a repository that is a link": "mv .git ../moved; ln -s ../moved .git",
+    "a repository that is gone": "rm -rf .git",
+    "alternates and objects": "echo /tmp > .git/objects/info/alternates; echo x | git hash-object -w --stdin",
+    "a pack that was written over": "cd .git/objects/pack; chmod +w *; for p in *.pack; do echo garbage > $p; done",
+    "a file that is gone": "rm app.py src/one.c",
+    "everything gone": "find . -mindepth 1 -delete",
+    "a name that is no text": "touch $'src/\\xff\\n'; mkdir $'\\xfe'",
+}
+
+
+def seen(top: Path) -> dict[str, object]:
+    """All that somebody in a worktree can find there, but for inodes and times."""
+    found: dict[str, object] = {}
+    for here, folders, files in os.walk(top):
+        if "objects" in folders and here.endswith(".git"):
+            folders.remove("objects")
+        for path in (Path(here), *(Path(here, name) for name in (*files, *folders))):
+            status = path.lstat()
+            content: object = ""
+            if path.is_symlink():
+                content = path.readlink()
+            elif stat.S_ISREG(status.st_mode) and path.name != "index":
+                content = path.read_bytes()
+            attributes = os.listxattr(path, follow_symlinks=False)
+            links = status.st_nlink if stat.S_ISREG(status.st_mode) else 0
+            found[str(path.relative_to(top))] = (status.st_mode, status.st_uid, links, content, attributes)
+    found["git"] = git(top, "status", "--porcelain", "--ignored"), git(top, "log", "--all", "--format=%H %s")
+    found["fsck"] = git(top, "fsck", "--full", "--strict")
+    found["flags"] = git(top, "ls-files", "-v", "--stage")
+    found["objects"] = sorted(git(top, "cat-file", "--batch-check", "--batch-all-objects").splitlines())
+    return found
+
+
+@pytest.fixture
+def top(user: Path) -> Path:
+    """A workspace."""
+    return repository(user / "project", FILES)
+
+
+@pytest.fixture
+def store(user: Path, top: Path) -> GitStore:
+    """A store with a base."""
+    made = store_of(goal_spec(top, verification=VerificationSpec()), user.parent / "goal")
+    made.snapshot("base")
+    return made
+
+
+def used(pool: Pool, store: GitStore, tree: str, command: str) -> Worktree:
+    """A worktree in which a command was run."""
+    with pool.worktree(store, tree) as worktree:
+        subprocess.run(["bash", "-c", command], cwd=worktree.top, check=False, capture_output=True)
+    return worktree
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_nothing_that_a_command_does_is_there_for_the_next(
+    leak: str, store: GitStore, top: Path, tmp_path: Path
+) -> None:
+    first = store.snapshot("turn-1").tree
+    write(top, {"app.py": "dddd\n", "more/new.py": "new\n"})
+    second = store.snapshot("turn-2").tree
+    pool = Pool(tmp_path / "pooled", "project")
+    with Pool(tmp_path / "fresh", "project").worktree(store, second) as fresh:
+        expected = seen(fresh.top)
+    worktrees = [used(pool, store, tree, LEAKS[leak]) for tree in (first, second, first, second)]
+    inode = worktrees[-1].place.stat().st_ino
+    with pool.worktree(store, second) as again:
+        assert seen(again.top) == expected
+        # Set back, not made anew: all of this can be.
+        assert again.place.stat().st_ino == inode
+        assert again.changes(store) == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["rm -rf ../../*", "echo x > ../project.index", "rm -r . ; cd /; rm -rf $OLDPWD", "mv ../../tree ../../away"],
+)
+def test_what_cannot_be_set_back_is_made_anew(harm: str, store: GitStore, tmp_path: Path) -> None:
+    tree = store.snapshot("turn-1").tree
+    with Pool(tmp_path / "fresh", "project").worktree(store, tree) as fresh:
+        expected = seen(fresh.top)
+    pool = Pool(tmp_path / "pooled", "project")
+    used(pool, store, tree, harm)
+    with pool.worktree(store, tree) as again:
+        assert seen(again.top) == expected
+
+
+def test_two_users_at_once_have_a_worktree_each(store: GitStore, tmp_path: Path) -> None:
+    pool, tree = Pool(tmp_path / "pooled", "project"), store.snapshot("turn-1").tree
+    with pool.worktree(store, tree) as one, pool.worktree(store, tree) as other:
+        assert one.top != other.top
+
+
+def test_what_was_delivered_later_is_no_newer_for_that(store: GitStore, top: Path, tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "pooled", "project")
+    tree = store.snapshot("turn-1").tree
+    with pool.worktree(store, tree) as worktree:
+        before = {path: (worktree.top / path).stat().st_mtime_ns for path in FILES}
+    write(top, {"app.py": "dddd\n", "src/one.o": "built\n", "src/zero.c": "int zero;\n"})
+    with pool.worktree(store, store.snapshot("turn-2").tree) as worktree:
+        after = {path: (worktree.top / path).stat().st_mtime_ns for path in (*FILES, "src/one.o", "src/zero.c")}
+    assert {path: after[path] for path in FILES} == before
+    assert after["src/one.o"] == before["src/one.c"]
+    assert after["src/zero.c"] == before["src/two.c"]
+
+
+def test_changes_are_told_also_where_size_and_time_are_the_same(store: GitStore, tmp_path: Path) -> None:
+    pool, tree = Pool(tmp_path / "pooled", "project"), store.snapshot("turn-1").tree
+    hidden = LEAKS["an edit of the same size with its time set back"]
+    worktree = used(pool, store, tree, f"{hidden}; mkfifo pipe; echo x > data/sub/y")
+    found = {(change.path, change.before, change.after) for change in worktree.changes(store)}
+    assert found == {("app.py", True, True), ("pipe", False, True), ("data/sub/y", False, True)}
