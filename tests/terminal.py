@@ -20,8 +20,9 @@ COLOURED = "colour"
 class Terminal:
     """One window of tmux, on a server of its own."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, ended: Path) -> None:
         self._socket = socket
+        self.ended = ended
 
     def tmux(self, *arguments: str, env: dict[str, str] | None = None) -> str:
         command = ["tmux", "-S", str(self._socket), "-f", str(self._socket.with_name("tmux.conf")), *arguments]
@@ -58,10 +59,9 @@ class Terminal:
 
     def code(self) -> int:
         """The exit code, once the program has ended."""
-        # A pane is dead a moment before tmux knows how its program ended.
-        status = "#{pane_dead_status}"
-        wait_until(lambda: self.tmux("display-message", "-p", status).strip(), "the end in the terminal")
-        return int(self.tmux("display-message", "-p", status))
+        # From a file: tmux at times says that a pane is dead, and never how its program ended.
+        wait_until(self.ended.exists, "the end in the terminal")
+        return int(self.ended.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -79,7 +79,9 @@ def terminal(
     (folder / "tmux.conf").write_text(SETTINGS, encoding="utf-8")
     # A socket's path has to be short (unix(7): 108 bytes).
     socket = Path(os.path.relpath(folder / "s"))
-    shown = Terminal(socket if len(str(socket)) < len(str(folder)) else folder / "s")
+    ended = folder / "ended"
+    ended.unlink(missing_ok=True)
+    shown = Terminal(socket if len(str(socket)) < len(str(folder)) else folder / "s", ended)
     env = {**program.env(), "LC_ALL": "C.UTF-8", **more}
     env.pop("TMUX", None)
     if more.get("NO_COLOR") == COLOURED:
@@ -87,7 +89,7 @@ def terminal(
     command = shlex.join([sys.executable, "-P", "-m", "goalrun", *arguments])
     size = ("-x", str(columns), "-y", str(rows))
     # tmux gives every program in it a TERM of its own.
-    begin = f"stty ixon; TERM={shlex.quote(term)} exec {command}"
+    begin = f"stty ixon; trap : INT; TERM={shlex.quote(term)} {command}; echo $? > {ended}.new; mv {ended}.new {ended}"
     shown.tmux("new-session", "-d", *size, "-c", str(program.cwd), "bash", "-c", begin, env=env)
     try:
         yield shown
