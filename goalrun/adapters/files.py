@@ -22,19 +22,20 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+def write_whole(path: Path, content: str | bytes, *, durable: bool = True, draft: str = ".") -> None:
     """Replace a file so that a reader, or a crash, sees the old content or the new, and nothing between.
 
     Args:
         path: the file; only its owner can read it.
         content: all of it.
         durable: it has to be there after the power was cut, too.
+        draft: how the name begins that it has until it is whole.
 
     Raises:
         EnvironmentFailure: it cannot be written.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{draft}{path.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:

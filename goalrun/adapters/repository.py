@@ -178,7 +178,8 @@ def write_commit(repository: Path, tree: str, message: str, *parents: str, durab
     place = repository / "objects" / name[:2] / name[2:]
     if not place.exists():
         place.parent.mkdir(exist_ok=True)
-        write_whole(place, zlib.compress(data), durable=durable)
+        # Where it stays, git knows its own names for what was never whole.
+        write_whole(place, zlib.compress(data), durable=durable, draft="tmp_obj_")
     return name
 
 

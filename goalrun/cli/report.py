@@ -1,6 +1,7 @@
 """`goalrun report`: a goal's records and files, gathered for its page, and the page as one file."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -15,6 +16,7 @@ from goalrun.cli.reading import find
 from goalrun.cli.render import note, out, seconds
 from goalrun.core.flow.outline import graph
 from goalrun.errors import SpecError
+from goalrun.flows.call import folder_of
 from goalrun.pages.model import GoalPage, Part, Patch, Story, Turn, TurnPage
 from goalrun.pages.render import MARK, goal_html
 from goalrun.pages.story import files_of, story
@@ -26,6 +28,8 @@ ROOM_BYTES = 4 << 20
 MOST_BYTES, LEAST_BYTES, TEXTS_OF_A_TURN = 64 << 10, 512, 8
 TOTAL_BYTES = 512 << 10
 MAX_PARTS = 60
+CALL = r"-[0-9a-f]{8}-[0-9]+"
+"""What follows a step in the name of the folder of one call: its key, and a number."""
 
 
 def report(name: str, output: Path | None) -> int:
@@ -102,9 +106,19 @@ def _changes(folder: Path, told: Story, most: int) -> tuple[Patch, list[Patch]]:
 
 def _parts(folder: Path, turn: Turn, most: int) -> Iterator[Part]:
     """The texts of a turn that are there and not empty, their heads and tails."""
-    for title, name in islice(files_of(turn), MAX_PARTS):
+    for title, name in islice((*_of_steps(folder, turn), *files_of(turn)), MAX_PARTS):
         # A file that is not there yet, or no longer, is no failure: the records hold what counts.
         with suppress(OSError):
             text = read_bounded(folder / name, most // 3, most - most // 3) if name else ""
             if text.strip():
                 yield Part(title, text, name)
+
+
+def _of_steps(folder: Path, turn: Turn) -> Iterator[tuple[str, str]]:
+    """What the calls of a flow were told and printed, in the order of its steps."""
+    places = sorted(folder.glob(f"turns/turn-{turn.number}/flow-*/*"))
+    for path in turn.steps:
+        name = re.compile(re.escape(folder_of(path)) + CALL)
+        for place in (each.relative_to(folder) for each in places if name.fullmatch(each.name)):
+            yield f"Step {path}: what it was told", f"{place}/prompt.md"
+            yield f"Step {path}: what it printed", f"{place}/stdout"

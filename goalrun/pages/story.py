@@ -128,11 +128,6 @@ def files_of(turn: Turn) -> Iterator[tuple[str, str]]:
         yield "What the worker was told", f"{turn.folder}/prompt.md"
         yield "What the worker printed", f"{turn.folder}/stdout"
         yield "What the worker printed as errors", f"{turn.folder}/stderr"
-    for path, step in turn.steps.items():
-        if step.kept.endswith("/result.json"):
-            folder = step.kept.rpartition("/")[0]
-            yield f"Step {path}: what it was told", f"{folder}/prompt.md"
-            yield f"Step {path}: what it printed", f"{folder}/stdout"
     for check in turn.verification.checks if turn.verification is not None else ():
         yield f"Output of {check.command}", check.output
     if turn.judgement is not None:

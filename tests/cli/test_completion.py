@@ -11,7 +11,7 @@ import typer
 from support import Program
 from typer.testing import CliRunner
 
-from goalrun.cli import completion, flow_commands, setup_commands
+from goalrun.cli import completion, fleet_commands, flow_commands, setup_commands
 from goalrun.cli.commands import app
 from goalrun.cli.examples import EXAMPLES, attach
 
@@ -132,6 +132,7 @@ def every(group: typer.Typer, above: str = "") -> set[str]:
 def test_every_command_has_an_example_and_takes_what_it_shows() -> None:
     assert flow_commands.flow.info is not None
     assert setup_commands.agents.info is not None
+    assert fleet_commands.fleet.info is not None
     assert every(app) - set(EXAMPLES) == set()
     attach(app)
     for name, lines in EXAMPLES.items():

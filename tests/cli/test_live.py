@@ -158,9 +158,9 @@ def test_a_flow_is_drawn_with_what_becomes_of_each_step(program: Program, tmp_pa
     go = tmp_path / "go"
     (program.cwd / "flow.toml").write_text(
         '[[step]]\nid = "plan"\nrun = "echo planned"\n'
-        '[[step]]\nid = "fan"\nneeds = ["plan"]\neach = ["a", "b"]\noptional = true\n'
+        '[[step]]\nid = "fan"\nneeds = ["plan"]\neach = ["a", "b"]\noptional = true\nwrites = false\n'
         'run = ["bash", "-c", "test {item} = a"]\n'
-        f'[[step]]\nid = "docs"\nneeds = ["plan"]\nrun = "{until(go)}"\n'
+        f'[[step]]\nid = "docs"\nneeds = ["plan"]\nwrites = false\nrun = "{until(go)}"\n'
         '[[step]]\nid = "last"\nneeds = ["fan", "docs"]\njoin = "done"\nrun = "echo over"\n',
         encoding="utf-8",
     )

@@ -99,7 +99,7 @@ def test_a_goal_runs_and_says_what_it_rests_on(name: str, program: Program, tmp_
     assert done.err.count(NOTE) == 1
     doctor = program.run("doctor")
     assert doctor.code == 0
-    assert re.search(r"^no +kernel locks +not in the state folder's file system$", doctor.out, re.MULTILINE)
+    assert re.search(r"^-- +kernel locks +not in the state folder's file system$", doctor.out, re.MULTILINE)
     program.environment = {}
     assert NOTE not in program.start("--force", worker="true").err
 

@@ -125,15 +125,12 @@ def test_what_the_verdict_rests_on() -> None:
 
 def test_what_there_is_to_read_of_a_turn() -> None:
     checks = reported(checked(output="turns/turn-1/check-1.out"))
-    steps = {"plan": StepRecord(status="done", kept="turns/turn-1/flow-1/plan-1/result.json")}
-    outcome = turned(1, checks, judged(), transcript="turns/turn-1/worker-1", steps=steps)
+    outcome = turned(1, checks, judged(), transcript="turns/turn-1/worker-1")
     (turn,) = told(TurnStarted(turn=1, attempt=1), finished(outcome)).turns
     assert [path for _, path in files_of(turn)] == [
         "turns/turn-1/worker-1/prompt.md",
         "turns/turn-1/worker-1/stdout",
         "turns/turn-1/worker-1/stderr",
-        "turns/turn-1/flow-1/plan-1/prompt.md",
-        "turns/turn-1/flow-1/plan-1/stdout",
         "turns/turn-1/check-1.out",
         "",
         "",
