@@ -9,7 +9,7 @@ from typer import Context
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from goalrun.cli import flow_commands, setup_commands  # noqa: F401 - each adds its commands to the app
+from goalrun.cli import fleet_commands, flow_commands, setup_commands  # noqa: F401 - each adds its commands to the app
 from goalrun.cli.commands import app
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
