@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,11 +77,12 @@ def terminal(
 ) -> Iterator[Terminal]:
     """The program with these arguments in a terminal, in the program's folder; ``more`` are variables."""
     folder.mkdir(exist_ok=True)
+    # A tmux of its own each time: one that was told to end may still have its socket.
+    folder = Path(tempfile.mkdtemp(prefix="", dir=folder))
     (folder / "tmux.conf").write_text(SETTINGS, encoding="utf-8")
     # A socket's path has to be short (unix(7): 108 bytes).
     socket = Path(os.path.relpath(folder / "s"))
     ended = folder / "ended"
-    ended.unlink(missing_ok=True)
     shown = Terminal(socket if len(str(socket)) < len(str(folder)) else folder / "s", ended)
     env = {**program.env(), "LC_ALL": "C.UTF-8", **more}
     env.pop("TMUX", None)
