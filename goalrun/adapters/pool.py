@@ -12,7 +12,6 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from goalrun.adapters import index
@@ -65,9 +64,10 @@ class Pool:
         """
         with self._lock:
             taken = self._free.pop() if self._free else None
-            self._made += 1
+            self._made += taken is None
+            number = self._made
         if taken is None or not taken.set_back(store, tree):
-            place = private_folder(self.folder) / f"worktree-{self._made}" if taken is None else taken.place
+            place = private_folder(self.folder) / f"worktree-{number}" if taken is None else taken.place
             taken = Worktree(place, self._name)
             taken.make(store, tree)
         yield taken
@@ -76,10 +76,22 @@ class Pool:
             self._free.append(taken)
 
 
-@cache
+_pools: dict[Path, Pool] = {}
+
+
 def pool_of(folder: Path, name: str) -> Pool:
-    """The pool of a goal: one in a process."""
-    return Pool(folder, name)
+    """The pool of a goal: one in a process, whoever lays out its worktrees."""
+    return _pools.setdefault(folder, Pool(folder, name))
+
+
+def clear(folder: Path) -> None:
+    """Remove all worktrees of a goal, and forget what was known of them; the next one is made from scratch.
+
+    Raises:
+        EnvironmentFailure: a file cannot be removed.
+    """
+    _pools.pop(folder, None)
+    remove_tree(folder / FOLDER)
 
 
 class Unproven(Exception):

@@ -7,20 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters import git, identity, tools
+from goalrun.adapters import git, identity, pool, tools
 from goalrun.adapters.clock import SystemClock
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.files import remove_tree, write_whole
+from goalrun.adapters.files import write_whole
 from goalrun.adapters.hooks import hooked
 from goalrun.adapters.journal import SqliteJournal, replay
 from goalrun.adapters.lock import WorkspaceLock, only_runner
-from goalrun.adapters.pool import FOLDER
 from goalrun.adapters.prepare import BASE_PACK, shelf_of
 from goalrun.adapters.process import Detached, spawn_detached
 from goalrun.adapters.store import EMPTY_TREE
 from goalrun.adapters.views import JOURNAL, WAITING
 from goalrun.asking import explained
-from goalrun.core.events import GoalStopped, RunStarted
+from goalrun.core.events import GoalStopped, Record, RunStarted
 from goalrun.core.model import GoalState, Snapshot, State
 from goalrun.core.ports import Reporter
 from goalrun.core.spec import GoalSpec, Limits
@@ -52,6 +51,13 @@ class Running(NamedTuple):
     hint: str = ""
     detached: bool = False
     journal: Callable[[Path, SystemClock], SqliteJournal] = SqliteJournal
+
+
+class SilentReporter:
+    """For where nobody looks; see ``core.ports.Reporter``."""
+
+    def show(self, record: Record, state: GoalState) -> None:
+        """Nothing."""
 
 
 def run_goal(session: Session, goal: str, how: Running) -> GoalState:
@@ -133,7 +139,7 @@ def _furnish(
     session: Session, folder: Path, state: GoalState, tell: Callable[[str], None], poll: Callable[[], None]
 ) -> None:
     """Make what a goal needs before its first turn, and clear what a killed run left half done."""
-    remove_tree(folder / FOLDER)
+    pool.clear(folder)
     store = open_store(folder, state.spec)
     if state.base is None:
         store.create()
@@ -158,8 +164,8 @@ def _furnish(
 def _tidy(session: Session, folder: Path, spec: GoalSpec) -> None:
     """Remove the worktrees that were kept for the next turn, and keep the base for the next goal."""
     # What cannot be done now, the next run does.
-    with suppress(EnvironmentFailure):
-        remove_tree(folder / FOLDER)
+    with suppress(EnvironmentFailure, OSError):
+        pool.clear(folder)
         open_store(folder, spec).keep(_shelf(session, spec))
 
 

@@ -3,13 +3,14 @@
 import os
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from adapters.goals import goal_spec, store_of
 from support import git, repository, write
 
-from goalrun.adapters.pool import Pool, Worktree
+from goalrun.adapters.pool import Pool, Worktree, clear, pool_of
 from goalrun.adapters.store import GitStore
 from goalrun.core.spec import VerificationSpec
 
@@ -161,6 +162,26 @@ def test_two_users_at_once_have_a_worktree_each(store: GitStore, tmp_path: Path)
         assert one.top != other.top
 
 
+def test_one_who_comes_between_gets_a_place_of_its_own(store: GitStore, tmp_path: Path) -> None:
+    pool, tree = Pool(tmp_path / "pooled", "project"), store.snapshot("turn-1").tree
+    tops = []
+
+    class Lock:
+        """Lets another user come by, once, as soon as it is free."""
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            pool._lock = threading.Lock()
+            with pool.worktree(store, tree) as other:
+                tops.append(other.top)
+
+    pool._lock = Lock()  # type: ignore[assignment]
+    with pool.worktree(store, tree) as one:
+        assert [one.top] != tops
+
+
 def test_what_was_delivered_later_is_no_newer_for_that(store: GitStore, top: Path, tmp_path: Path) -> None:
     pool = Pool(tmp_path / "pooled", "project")
     tree = store.snapshot("turn-1").tree
@@ -180,3 +201,19 @@ def test_changes_are_told_also_where_size_and_time_are_the_same(store: GitStore,
     worktree = used(pool, store, tree, f"{hidden}; mkfifo pipe; echo x > data/sub/y")
     found = {(change.path, change.before, change.after) for change in worktree.changes(store)}
     assert found == {("app.py", True, True), ("pipe", False, True), ("data/sub/y", False, True)}
+
+
+def test_a_goal_has_one_pool_until_its_worktrees_are_removed(store: GitStore, tmp_path: Path) -> None:
+    tree = store.snapshot("turn-1").tree
+    first = pool_of(tmp_path, "project")
+    with first.worktree(store, tree) as worktree:
+        assert worktree.top.is_dir()
+    assert pool_of(tmp_path, "project") is first
+    clear(tmp_path)
+    assert not worktree.top.exists()
+    again = pool_of(tmp_path, "project")
+    assert again is not first
+    with again.worktree(store, tree) as other:
+        assert other is not worktree
+        assert other.top.is_dir()
+    clear(tmp_path)
