@@ -16,6 +16,7 @@ from goalrun.cli.running import override, resumable
 from goalrun.cli.spec import hidden_files, make_spec
 from goalrun.core.events import Record
 from goalrun.core.model import EXIT_CODES, GoalState, State
+from goalrun.core.ports import Reporter
 from goalrun.core.value import Json, JsonObject, Text
 from goalrun.errors import SpecError, WorkspaceBusy
 from goalrun.flows.files import load_flow
@@ -103,7 +104,7 @@ def run_goal(goal: Goal, on_event: OnEvent | None = None, *, wait: bool = True) 
     choose(make("g-unnamed"), session.home.path)
     made = create_goal(session, place[0], make, hidden_files(settings, place[0]))
     try:
-        return _run(session, made, running.Running(_Told(on_event), _tell, wait=wait))
+        return _run(session, made, running.Running(_reporter(on_event), _tell, wait=wait))
     except WorkspaceBusy:
         session.home.remove(made)
         raise
@@ -132,19 +133,22 @@ def resume_goal(
     session = open_session()
     found = session.home.find(goal, None)
     changed = resumable(session, found, dict(limits or {}))
-    return _run(session, found, running.Running(_Told(on_event), _tell, changed, wait=wait, hint=hint))
+    return _run(session, found, running.Running(_reporter(on_event), _tell, changed, wait=wait, hint=hint))
 
 
 class _Told:
     """The caller's function as a reporter; see ``core.ports.Reporter``."""
 
-    def __init__(self, on_event: OnEvent | None) -> None:
+    def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
 
     def show(self, record: Record, state: GoalState) -> None:
         """Tell it."""
-        if self._on_event is not None:
-            self._on_event(record, state)
+        self._on_event(record, state)
+
+
+def _reporter(on_event: OnEvent | None) -> Reporter:
+    return running.SilentReporter() if on_event is None else _Told(on_event)
 
 
 def _tell(message: str) -> None:

@@ -171,6 +171,22 @@ def spawned(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) ->
     )
 
 
+def told(command: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float) -> Done:
+    """A command that was run to its end, its output and messages in the order in which a log would show them."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    return Done(done.returncode, done.stdout, "")
+
+
 def finish(process: subprocess.Popen[str]) -> Done:
     """Wait for a spawned program."""
     out, err = process.communicate(timeout=DEADLINE_SECONDS * 3)

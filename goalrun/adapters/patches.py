@@ -105,5 +105,5 @@ def _name(line: bytes) -> str:
     both = line.removeprefix(b"diff --git ").rstrip(b"\n")
     if both.startswith(b'"'):
         half = both[3 : len(both) // 2 - 1]
-        return shown(half.decode("latin-1").encode("latin-1").decode("unicode_escape").encode("latin-1"))
+        return shown(half.decode("unicode_escape").encode("latin-1"))
     return shown(both[2 : len(both) // 2])

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Self
 
 from goalrun.adapters.clock import TICK_SECONDS, utc_now
-from goalrun.cli.progress import LineReporter, SilentReporter, lines
+from goalrun.cli.progress import LineReporter, lines
 from goalrun.cli.render import note
 from goalrun.core.events import Record, TurnStarted
 from goalrun.core.model import GoalState
 from goalrun.core.picture import Picture, seen
 from goalrun.core.ports import Reporter
+from goalrun.wiring.running import SilentReporter
 
 if TYPE_CHECKING:
     from goalrun.adapters.home import Home

@@ -53,13 +53,6 @@ class LineReporter:
             note(f"    | {one_line(line)}")
 
 
-class SilentReporter:
-    """For where nobody looks."""
-
-    def show(self, record: Record, state: GoalState) -> None:
-        """Nothing."""
-
-
 def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one case per event
     """What one record means to a person; nothing for records that only bookkeeping needs."""
     match record.event:

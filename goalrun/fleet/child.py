@@ -11,22 +11,15 @@ from goalrun.adapters.clock import SystemClock
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.journal import replay
 from goalrun.adapters.views import JOURNAL
-from goalrun.core.events import GoalStopped, Record
-from goalrun.core.model import GoalState, State
+from goalrun.core.events import GoalStopped
+from goalrun.core.model import State
 from goalrun.core.spec import Limits
 from goalrun.errors import GoalrunError, Interrupted
 from goalrun.fleet.journal import FleetJournal, Order
-from goalrun.wiring.running import Running, run_goal
+from goalrun.wiring.running import Running, SilentReporter, run_goal
 from goalrun.wiring.session import open_session
 
 ORDER = "fleet.json"
-
-
-class Silent:
-    """What happens can be read in the fleet; see ``core.ports.Reporter``."""
-
-    def show(self, record: Record, state: GoalState) -> None:
-        """Nothing."""
 
 
 def _tell(message: str) -> None:
@@ -45,7 +38,7 @@ def _run(goal: str) -> None:
         return opened[-1]
 
     limits = Limits.model_validate_json(order.limits) if order.limits else None
-    run_goal(session, goal, Running(Silent(), _tell, limits, hint=order.hint, detached=True, journal=journal))
+    run_goal(session, goal, Running(SilentReporter(), _tell, limits, hint=order.hint, detached=True, journal=journal))
     gated = next((each.gated for each in opened if each.gated is not None), None)
     if gated is not None and gated.budget:
         last = journal(folder / JOURNAL, SystemClock(FileControl(folder).check))

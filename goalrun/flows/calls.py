@@ -297,27 +297,30 @@ class Calls:
         cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
         result = Result(**{**dict(result), "before": before, "after": after, **cost})
         kept, digest = self._put(place, result)
-        record = CallRecord(
+        with self._lock:
+            self.spent = self.spent.plus(usage or Usage())
+            if not call.command:
+                self._bills.append((call.path, usage or Usage()))
+        record = self._record(result, usage, kept, digest)
+        over = CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record)
+        made = Made(result, why, (kept, digest), settled=call.settles)
+        self.note(*unsaid, over, *([self._over_with(call.path, made)] if call.settles else []))
+        return made
+
+    def _record(self, result: Result, usage: Usage | None, kept: str, digest: str) -> CallRecord:
+        return CallRecord(
             status=result.status,
             reason=result.reason,
             seconds=result.seconds,
             agent=result.agent,
             model=result.model,
-            before=before,
-            after=after,
+            before=result.before,
+            after=result.after,
             usage=usage,
             turn=self.task.turn,
             kept=kept,
             digest=digest,
         )
-        with self._lock:
-            self.spent = self.spent.plus(usage or Usage())
-            if not call.command:
-                self._bills.append((call.path, usage or Usage()))
-        over = CallFinished(turn=begun.turn, path=begun.path, key=begun.key, number=begun.number, call=record)
-        made = Made(result, why, (kept, digest), settled=call.settles)
-        self.note(*unsaid, over, *([self._over_with(call.path, made)] if call.settles else []))
-        return made
 
     def _asked(self, call: Call, place: str, on_process: OnProcess) -> WorkerReport:
         """The report of the first agent of the chain that does it."""

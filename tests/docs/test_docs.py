@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import get_args
 
 import pytest
 from pydantic import BaseModel
-from support import PYTHON, Program, git
+from support import PYTHON, Program, git, told
 
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.errors import WorkspaceBusy
@@ -198,18 +197,8 @@ def test_examples_run(place: str, block: str, tmp_path: Path) -> None:
     # Checks see the folders on PATH: the interpreter's own is one of them.
     path = os.pathsep.join((str(goalrun.parent), str(Path(sys.executable).parent), environment["PATH"]))
     environment |= {"PATH": path, "GIT_CONFIG_GLOBAL": "/dev/null"}
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", block],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=EXAMPLE_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, f"{place}\n{done.stdout}"
+    done = told(["bash", "-eu", "-o", "pipefail", "-c", block], folder, environment, EXAMPLE_SECONDS)
+    assert done.code == 0, f"{place}\n{done.out}"
 
 
 def test_the_licence_and_the_changelog_name_this_program() -> None:

@@ -7,7 +7,6 @@ The action's step is run by bash with what a runner gives it; the runner itself 
 
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import PYTHON, Done, git, repository, write
+from support import PYTHON, Done, git, repository, told, write
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
@@ -50,19 +49,7 @@ def without_git_variables() -> dict[str, str]:
 
 
 def finished(command: list[str], folder: Path, environment: dict[str, str]) -> Done:
-    """A command that was run to its end, its output and messages in the order in which a log would show them."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=INSTALL_SECONDS,
-    )
-    return Done(done.returncode, done.stdout, "")
+    return told(command, folder, environment, INSTALL_SECONDS)
 
 
 # The hook
