@@ -140,10 +140,11 @@ class Actions(NamedTuple):
     Attributes:
         mark: what it was made of, to tell whether there is something newer.
         token: what forms carry.
+        verbs: what there is to do, and whether it can be done now; none on a page that is only to be read.
         said: what came of the last thing that was done.
     """
 
     mark: str
     token: str
-    allowed: bool
+    verbs: Mapping[str, bool]
     said: str = ""

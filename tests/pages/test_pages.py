@@ -185,7 +185,7 @@ def everywhere(text: str) -> str:
     results = [head(found.state), {"id": shown, "unreadable": True, "state": "error", "detail": text}]
     return (
         goal_html(page, str)
-        + goal_html(page, str, Actions(text, text, allowed=True, said=text))
+        + goal_html(page, str, Actions(text, text, {"hint": True, text: False}, said=text))
         + list_html(results, 1, {"g-1": text}, text)
         + problem_html(text, text, text)
     )

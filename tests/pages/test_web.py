@@ -5,8 +5,10 @@ import os
 import re
 import shlex
 import signal
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,9 @@ from pages.browser import Browser
 from pages.hostile import TRICKS, hostile_goal
 from selenium.webdriver.common.keys import Keys
 from support import GOOD_WORKER, Program, repository, script, wait_until, write
+
+from goalrun.adapters.web import MAX_CONNECTIONS, Events, Reply, Request, WebServer
+from goalrun.cli.web import failed
 
 if TYPE_CHECKING:
     import subprocess
@@ -33,7 +38,7 @@ class Served:
     """A server that runs."""
 
     address: str
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[str] | None" = None
 
     @property
     def origin(self) -> str:
@@ -177,9 +182,15 @@ def test_a_goal_is_hinted_paused_and_stopped_on_its_page(program: Program, brows
         (tmp_path / "go").touch()
         browser.find("button[value=stop]").click()
         browser.wait_for("document.querySelector('.said')?.textContent == 'It is stopped.'", "the stop")
+        browser.find("input[name=text]").send_keys("and at the cellar")
+        browser.find("button[value=resume]").click()
+        browser.wait_for("document.querySelector('.said')?.textContent == 'It goes on.'", "the resume")
+        browser.wait_for("document.querySelector('.verdict .state').textContent == 'achieved'", "its end")
+        assert not browser.find("button[value=resume]").is_enabled()
         browser.require_harmless()
-    assert program.run("resume", goal, "--json").json["state"] == "achieved"
-    assert "look at <b>the roof</b>" in (tmp_path / "prompt-1").read_text("utf-8")
+    prompt = (tmp_path / "prompt-1").read_text("utf-8")
+    assert "look at <b>the roof</b>" in prompt
+    assert "and at the cellar" in prompt
 
 
 def test_what_waits_for_a_person_is_answered_on_its_page(program: Program, browser: Browser) -> None:
@@ -239,6 +250,66 @@ def test_read_only_and_others_goals_have_no_buttons(program: Program) -> None:
     with serving(program) as site:
         page = site.ask("GET", path, site.cookie)[2]
         assert ("<form" in page, "Read-only." in page) == (False, True)
+
+
+def test_a_goal_without_room_is_not_resumed_and_the_page_says_why(program: Program) -> None:
+    goal = program.start("--max-turns", "1", "--json", worker="true", check="false").json["id"]
+    with serving(program) as site:
+        post = {**site.cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        token = re.search(r'name="token" value="([\w-]+)"', site.ask("GET", f"/goals/{goal}", site.cookie)[2])
+        assert token is not None
+        status, _, body = site.ask("POST", f"/goals/{goal}", post, f"token={token[1]}&verb=resume&text=")
+    assert (status, "add --max-turns +N" in body) == (409, True)
+
+
+def test_connections_beyond_what_one_person_needs_are_refused(served: tuple[Served, str]) -> None:
+    site, _ = served
+    place = urlsplit(site.origin)
+    assert site.ask("GET", "/")[0] == 403
+    many = [socket.create_connection((place.hostname, place.port or 0), timeout=30) for _ in range(MAX_CONNECTIONS)]
+    try:
+        with socket.create_connection((place.hostname, place.port or 0), timeout=30) as late:
+            assert late.recv(100).startswith(b"HTTP/1.1 503 ")
+    finally:
+        for each in many:
+            each.close()
+
+    def has_room() -> bool:
+        with suppress(OSError):
+            return site.ask("GET", "/")[0] == 403
+        return False
+
+    wait_until(has_room, "room again")
+
+
+def buggy(request: Request) -> Reply | Events:
+    """Page and stream of a site with a bug."""
+    if request.path == "/stream":
+        return (n // 0 == n for n in (1, 2))
+    return Reply("fine" if request.path == "/fine" else str(1 // 0))
+
+
+def test_a_bug_is_a_page_and_a_log_and_ends_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOALRUN_HOME", str(tmp_path))
+    with WebServer(0, "", buggy, failed) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        try:
+            site = Served(made.address())
+            cookie = site.cookie
+            status, headers, page = site.ask("GET", "/page", cookie)
+            assert (status, headers["Content-Type"]) == (500, "text/html; charset=utf-8")
+            (log,) = (tmp_path / "log").iterdir()
+            assert f"a bug in goalrun: ZeroDivisionError: integer division or modulo by zero; its log is {log}" in page
+            assert "in buggy" in log.read_text("utf-8")
+            log.unlink()
+            # What a stream has begun can be no page any more: it ends, and its page asks again.
+            assert site.ask("GET", "/stream", cookie)[::2] == (200, "")
+            assert site.ask("GET", "/fine", cookie)[::2] == (200, "fine")
+        finally:
+            made.shutdown()
+            thread.join()
+    assert log.exists()
 
 
 def test_a_port_that_is_taken_is_said(served: tuple[Served, str], program: Program) -> None:
