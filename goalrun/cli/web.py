@@ -129,7 +129,7 @@ class Site:
         mark = self._mark_of_all()
         known = self._home.ids()
         results = list(self._home.results(known[:MAX_GOALS], turns=False))
-        ages = {each["id"]: age(each) for each in results}
+        ages = {each["id"]: _age(each) for each in results}
         return Reply(list_html(results, max(0, len(known) - MAX_GOALS), ages, mark))
 
     def _goal(self, request: Request) -> Reply | Events:
@@ -216,9 +216,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def age(result: dict[str, Any]) -> str:
-    """How long ago a goal was made, for people."""
+def age(made: datetime) -> str:
+    """How long ago something was made, for people."""
+    old = max(0.0, (utc_now() - made).total_seconds())
+    return seconds(old) if old < 2 * DAY_SECONDS else f"{old / DAY_SECONDS:.0f} d"
+
+
+def _age(result: dict[str, Any]) -> str:
     with suppress(KeyError, ValueError):
-        old = max(0.0, (utc_now() - datetime.fromisoformat(result["created_at"])).total_seconds())
-        return seconds(old) if old < 2 * DAY_SECONDS else f"{old / DAY_SECONDS:.0f} d"
+        return age(datetime.fromisoformat(result["created_at"]))
     return ""
