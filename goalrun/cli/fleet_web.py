@@ -35,11 +35,16 @@ ABSENT = (
 
 def web(database: str, port: int, token: Path | None, *, browser: bool, read_only: bool) -> int:
     """Serve until Ctrl-C."""
-    passes = {METRICS: _token(token)} if token is not None else {}
+    passes = {METRICS: token_in(token)} if token is not None else {}
     return serve(port, FleetSite(find_fleet(database), read_only=read_only), browser=browser, passes=passes)
 
 
-def _token(path: Path) -> str:
+def token_in(path: Path) -> str:
+    """The token that a file holds.
+
+    Raises:
+        SettingsError: there is none, or one that could be guessed.
+    """
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as failure:

@@ -134,5 +134,7 @@ def _short(value: float) -> str:
 
 def _shorter(value: float) -> str:
     """A number that fits beside a plot."""
-    scale, unit = next(((s, u) for s, u in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= 100 * s), (1.0, ""))
-    return f"{value / scale:,.0f}{unit}" if unit else _short(value)
+    for least, scale, unit in ((1e10, 1e9, "G"), (1e7, 1e6, "M"), (1e5, 1e3, "k")):
+        if value >= least:
+            return f"{value / scale:,.0f} {unit}"
+    return _short(value)

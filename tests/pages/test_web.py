@@ -1,6 +1,5 @@
 """`goalrun web`: who may see and do what, pages that follow their goals, and what people do on them."""
 
-import http.client
 import os
 import re
 import shlex
@@ -8,69 +7,24 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from pages.browser import Browser
 from pages.hostile import TRICKS, hostile_goal
+from pages.site import Served, serving
 from selenium.webdriver.common.keys import Keys
 from support import GOOD_WORKER, Program, repository, script, wait_until, write
 
 from goalrun.adapters.web import MAX_CONNECTIONS, Events, Reply, Request, WebServer
 from goalrun.cli.web import failed
 
-if TYPE_CHECKING:
-    import subprocess
-
 WAITS = "import os, pathlib, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
 ASKS = (
     '[[step]]\nid = "ask"\nask = "may it be done?"\n[[step]]\nid = "do"\nneeds = ["ask"]\nrun = ["touch", "done.txt"]\n'
 )
-Headers = dict[str, str]
-
-
-@dataclass
-class Served:
-    """A server that runs."""
-
-    address: str
-    process: "subprocess.Popen[str] | None" = None
-
-    @property
-    def origin(self) -> str:
-        parts = urlsplit(self.address)
-        return f"{parts.scheme}://{parts.netloc}"
-
-    def ask(self, method: str, path: str, headers: Headers | None = None, body: str = "") -> tuple[int, Headers, str]:
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=30)
-        connection.request(method, path, body or None, headers or {})
-        reply = connection.getresponse()
-        found = reply.status, dict(reply.getheaders()), reply.read().decode("utf-8")
-        connection.close()
-        return found
-
-    @property
-    def cookie(self) -> Headers:
-        """What a browser sends that has opened the address."""
-        _, headers, _ = self.ask("GET", self.address.removeprefix(self.origin))
-        return {"Cookie": headers["Set-Cookie"].partition(";")[0]}
-
-
-@contextmanager
-def serving(program: Program, *arguments: str) -> Iterator[Served]:
-    process = program.spawn("web", "--no-browser", *arguments)
-    assert process.stdout is not None
-    try:
-        yield Served(process.stdout.readline().strip(), process)
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err, err
 
 
 def waiting_worker(tmp_path: Path) -> str:
