@@ -93,7 +93,7 @@ def over_time(unit: str, slots: Sequence[Slot]) -> tuple[Plot, ...]:
         said = f"{tip}: {slot.achieved} achieved, {slot.other} ended otherwise"
         ended.append([(slot.achieved, "good", said), (slot.other, "bad", said)])
     good, bad = sum(slot.achieved for slot in slots), sum(slot.other for slot in slots)
-    about = f"{good} achieved and {bad} ended otherwise since {tips[0]} UTC."
+    about = f"{good:,} achieved and {bad:,} ended otherwise since {tips[0]} UTC."
     kinds = {"good": "achieved", "bad": "ended otherwise"}
     return (*found, _plot(f"Goals ended per {unit}", about, kinds, ended, names))
 

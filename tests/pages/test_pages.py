@@ -172,17 +172,14 @@ def test_plots_stay_inside_their_frame_and_say_what_is_unknown() -> None:
 
 def test_plots_over_time_stay_inside_their_frame_and_name_what_they_show() -> None:
     start = datetime(2026, 6, 1, 22, tzinfo=UTC)
-    for count in (1, 2, 48, 60):
-        slots = [Slot(start + timedelta(hours=n), 0.5 * n, 10**6 * n, n % 2, n, 1) for n in range(count)]
-        usd, tokens, ended = over_time("hour", slots)
-        for plot in (usd, tokens, ended):
+    slots = [Slot(start + timedelta(hours=n), 0.5 * n, 10**6 * n, n % 2, n, 1) for n in range(60)]
+    for count in (1, 2, 48):
+        for plot in over_time("hour", slots[:count]):
             assert all(bar.x >= 0 and bar.x + bar.width <= 480.1 and bar.y >= 0 for bar in plot.bars)
             assert plot.feet[0][1] == "22:00"
             assert len(plot.feet) <= 10
-        assert (
-            ended.about
-            == f"{count * (count - 1) // 2} achieved and {count} ended otherwise since 2026-06-01 22:00 UTC."
-        )
+    usd, tokens, ended = over_time("hour", slots)
+    assert ended.about == "1,770 achieved and 60 ended otherwise since 2026-06-01 22:00 UTC."
     assert tokens.marks[1][1] == "59 M"
     assert usd.bars[1].tip == "2026-06-02 00:00: 1 USD"
     assert usd.about.endswith(", and what 30 runs did not report.")
