@@ -5,13 +5,15 @@ refused (DNS rebinding), and forms carry a token of their own that no other site
 """
 
 import secrets
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hmac import compare_digest
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from goalrun.errors import SettingsError
@@ -20,6 +22,9 @@ LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 24
 MAX_FORM_BYTES = 128 << 10
 IDLE_SECONDS = 60
+MAX_CONNECTIONS = 64
+"""At once, each of which has a thread: more than the tabs of one person, few enough for any machine."""
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 HTML, SCRIPT, TEXT = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -58,6 +63,8 @@ class WebServer(ThreadingHTTPServer):
         port: 0 is any that is free.
         policy: the pages' Content-Security-Policy.
         answer: gets every request that may be answered.
+        failed: gets what ``answer`` did not foresee, and makes a page of it.
+        passes: paths that may be read for a token of their own, as an ``Authorization: Bearer`` (RFC 6750), too.
 
     Attributes:
         form_token: what forms have to carry.
@@ -70,8 +77,16 @@ class WebServer(ThreadingHTTPServer):
     # A port that somebody else listens on must not be shared.
     allow_reuse_port = False
 
-    def __init__(self, port: int, policy: str, answer: Callable[[Request], Reply | Events]) -> None:
-        self.answer, self.policy = answer, policy
+    def __init__(
+        self,
+        port: int,
+        policy: str,
+        answer: Callable[[Request], Reply | Events],
+        failed: Callable[[Exception], Reply],
+        passes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.answer, self.failed, self.policy, self.passes = answer, failed, policy, passes or {}
+        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self.form_token = secrets.token_urlsafe(TOKEN_BYTES)
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._once: list[str] = []
@@ -82,6 +97,22 @@ class WebServer(ThreadingHTTPServer):
         self.port: int = self.server_address[1]
         self.cookie = f"goalrun-{self.port}"
         self.names = frozenset({f"{LOOPBACK}:{self.port}", f"localhost:{self.port}"})
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
+        """Begin a thread for a connection, or say that there are too many."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        with suppress(OSError):
+            request.send(FULL, socket.MSG_DONTWAIT)
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
+        """See ``process_request``."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def address(self, *, once: bool = False) -> str:
         """The address to open; with ``once`` it works a single time, for where others of this machine can read it."""
@@ -114,22 +145,37 @@ class _Handler(BaseHTTPRequestHandler):
     timeout: ClassVar[float | None] = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        with suppress(ConnectionError, TimeoutError):
-            self._give(self._let_in() or self._asked(None))
+        self._answer(lambda: self._let_in() or self._asked(None))
 
     def do_POST(self) -> None:
         # What is refused before it is read must not be taken for a next request.
         self.close_connection = True
-        with suppress(ConnectionError, TimeoutError):
-            self._give(self._let_in() or self._posted())
+        self._answer(lambda: self._let_in() or self._posted())
 
     def log_message(self, *_: object) -> None:
         """Keep quiet: standard error is for people."""
+
+    def _answer(self, ask: Callable[[], Reply | Events]) -> None:
+        self._begun = False
+        with suppress(ConnectionError, TimeoutError):
+            try:
+                self._give(ask())
+            except (ConnectionError, TimeoutError):
+                self.close_connection = True
+            except Exception as failure:  # noqa: BLE001 - the one boundary: what nobody foresaw is told and logged
+                self.close_connection = True
+                reply = self.server.failed(failure)
+                if not self._begun:
+                    self._give(reply)
 
     def _let_in(self) -> Reply | None:
         """What is told to whoever may not come in; the cookie for who has the address."""
         if self.headers.get("Host", "") not in self.server.names:
             return Reply("wrong host\n", HTTPStatus.MISDIRECTED_REQUEST, TEXT)
+        own = self.server.passes.get(urlsplit(self.path).path)
+        told = self.headers.get("Authorization", "")
+        if self.command == "GET" and own is not None and compare_digest(told.encode(), f"Bearer {own}".encode()):
+            return None
         if self.command == "GET" and self.server.lets_in(self._query().get("token", "")):
             return Reply("", HTTPStatus.SEE_OTHER, goto="/")
         jar = SimpleCookie()
@@ -137,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             jar.load(self.headers.get("Cookie", ""))
         held = jar.get(self.server.cookie)
         if held is None or not self.server.knows(held.value):
-            return Reply("open the address that goalrun web printed\n", HTTPStatus.FORBIDDEN, TEXT)
+            return Reply("open the address that goalrun printed\n", HTTPStatus.FORBIDDEN, TEXT)
         return None
 
     def _query(self) -> dict[str, str]:
@@ -173,6 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _common(self, kind: str) -> None:
+        self._begun = True
         self.send_header("Content-Type", kind)
         self.send_header("Content-Security-Policy", self.server.policy)
         for name, value in _HEADERS.items():

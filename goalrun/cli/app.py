@@ -84,7 +84,7 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
         problem = of_the_system(failure)
         return _complain(str(problem), problem.hint, problem.exit_code)
     except Exception as failure:  # noqa: BLE001 - the one boundary: a bug is told, logged, and never a traceback
-        return _complain(*_bug(failure), BUG)
+        return _complain(*bug(failure), BUG)
 
 
 def _help_for(failure: Exception) -> str:
@@ -108,7 +108,8 @@ def _complain(message: str, hint: str, code: int) -> int:
     return code
 
 
-def _bug(failure: Exception) -> tuple[str, str]:
+def bug(failure: Exception) -> tuple[str, str]:
+    """What is told of a bug, and what to do; its traceback goes to a file, else to standard error."""
     import traceback
 
     from goalrun.adapters.home import home_folder

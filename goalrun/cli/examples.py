@@ -43,6 +43,7 @@ EXAMPLES = {
     "fleet show": ("goalrun fleet show python-3.14",),
     "fleet logs": ("goalrun fleet logs python-3.14 --follow",),
     "fleet watch": ("goalrun fleet watch --submission tonight",),
+    "fleet web": ("goalrun fleet web", "goalrun fleet web --port 8765 --metrics-token /etc/goalrun/metrics-token"),
     "fleet stop": ("goalrun fleet stop --submission tonight",),
     "fleet pause": ("goalrun fleet pause --submission tonight",),
     "fleet resume": ("goalrun fleet resume --submission tonight",),

@@ -25,7 +25,7 @@ from goalrun.core.value import seconds
 from goalrun.errors import SettingsError, SpecError, UnknownGoal
 from goalrun.fleet import goals, submission
 from goalrun.fleet.clones import Mirrors
-from goalrun.fleet.database import find_fleet, initialise, opened, url_of
+from goalrun.fleet.database import Connection, find_fleet, initialise, opened, url_of
 from goalrun.fleet.errand import Way
 from goalrun.fleet.queue import engine_tables
 from goalrun.fleet.worker import Offer, Worker
@@ -167,18 +167,27 @@ def resume(database: str, name: str, hint: str, limits: dict[str, str], *, as_js
     """Queue a goal that has ended, to go on."""
     with opened(find_fleet(database).url) as db:
         row = goals.find(db, name)
-        records = goals.records(db, row["id"])
-        changed = ""
-        if records:
-            state = fold(records)
-            new = after_resume(state, limits)
-            require_room(state, new or state.spec.limits)
-            changed = new.model_dump_json() if new is not None else ""
-        elif limits:
-            raise SpecError(f"goal {row['id']} has not begun: it has no limits yet that could be changed")
-        goals.resume(db, row, hint, changed)
+        resume_goal(db, row, hint, limits)
         _told(goals.find(db, row["id"]), as_json=as_json)
     return 0
+
+
+def resume_goal(db: Connection, row: goals.Row, hint: str, limits: dict[str, str]) -> None:
+    """Queue a goal that has ended, to go on with a hint and other limits.
+
+    Raises:
+        SpecError: it has not ended, or could not go on.
+    """
+    records = goals.records(db, row["id"])
+    changed = ""
+    if records:
+        state = fold(records)
+        new = after_resume(state, limits)
+        require_room(state, new or state.spec.limits)
+        changed = new.model_dump_json() if new is not None else ""
+    elif limits:
+        raise SpecError(f"goal {row['id']} has not begun: it has no limits yet that could be changed")
+    goals.resume(db, row, hint, changed)
 
 
 def retry(database: str, name: str, *, as_json: bool) -> int:

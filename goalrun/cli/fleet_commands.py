@@ -16,7 +16,7 @@ commands.app.add_typer(fleet, name="fleet")
 @fleet.callback()
 def require_extra() -> None:
     """Goals over several machines, from a queue in PostgreSQL."""
-    missing = [name for name in ("procrastinate", "psycopg") if find_spec(name) is None]
+    missing = [name for name in ("procrastinate", "prometheus_client", "psycopg") if find_spec(name) is None]
     if missing:
         raise SettingsError(f"goalrun fleet needs {' and '.join(missing)}", hint="pip install 'goalrun[fleet]'")
 
@@ -153,6 +153,23 @@ def watch(
     from goalrun.cli import fleet_reading
 
     return fleet_reading.watch(database, goal, submission, as_json=as_json)
+
+
+@fleet.command()
+def web(
+    database: Database = "",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only look.")] = False,
+    metrics_token: Annotated[
+        Path | None,
+        typer.Option("--metrics-token", metavar="FILE", help="Who sends what it holds may read /metrics, and no more."),
+    ] = None,
+) -> int:
+    """Show the fleet as live pages and metrics, on this machine alone; print their address."""
+    from goalrun.cli import fleet_web
+
+    return fleet_web.web(database, port, metrics_token, browser=not no_browser, read_only=read_only)
 
 
 @fleet.command()

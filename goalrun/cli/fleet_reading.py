@@ -75,13 +75,13 @@ def status(database: str, name: str, *, as_json: bool) -> int:
         if name:
             row = goals.find(db, name)
             shown = result_of(row)
-            shown["detail"] = shown["detail"] or _why_queued(db, fleet, row)
+            shown["detail"] = shown["detail"] or why_queued(db, fleet, row)
             if as_json:
                 print_json(shown)
             for line in [] if as_json else [*status_lines(shown), *_fleet_lines(shown["fleet"])]:
                 out(line)
             return 0
-        shown = _overview(db, fleet)
+        shown = overview_of(db, fleet)
     if as_json:
         print_json(shown)
     for line in [] if as_json else _overview_lines(shown):
@@ -89,7 +89,8 @@ def status(database: str, name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _overview(db: Connection, fleet: Fleet) -> dict[str, Any]:
+def overview_of(db: Connection, fleet: Fleet) -> dict[str, Any]:
+    """How the fleet stands: goals by state, what was spent, who works, which accounts wait."""
     states = db.execute("SELECT state, count(*) AS n FROM goal GROUP BY state ORDER BY state").fetchall()
     bill = db.execute(
         "SELECT coalesce(sum(usd), 0) AS usd, coalesce(sum(tokens), 0)::bigint AS tokens,"
@@ -120,7 +121,7 @@ def _workers(db: Connection, fleet: Fleet) -> list[dict[str, Any]]:
     ).fetchall()
 
 
-def _why_queued(db: Connection, fleet: Fleet, row: goals.Row) -> str:
+def why_queued(db: Connection, fleet: Fleet, row: goals.Row) -> str:
     """Why nobody can take a goal, where that is so."""
     if row["state"] != "queued":
         return ""

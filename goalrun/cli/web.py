@@ -10,16 +10,17 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.home import GOAL_ID, Home
-from goalrun.adapters.views import JOURNAL, OWNER, WAITING, runner
+from goalrun.adapters.views import JOURNAL, OWNER, REACHED, WAITING, runner
 from goalrun.adapters.web import SCRIPT, Events, Reply, Request, WebServer
 from goalrun.cli import acting, wrapping
+from goalrun.cli.app import bug
 from goalrun.cli.render import note, out, seconds
 from goalrun.cli.report import gathered
-from goalrun.cli.running import How
+from goalrun.cli.running import How, resume
 from goalrun.errors import GoalrunError, JournalCorrupt, SpecError, UnknownGoal, of_the_system
 from goalrun.pages.model import Actions
 from goalrun.pages.render import asset, goal_html, list_html, policy, problem_html
@@ -34,14 +35,27 @@ DONE = {
     "stop": "It is stopped.",
     "hint": "The next turn will read it.",
     "answer": "Answered.",
+    "resume": "It goes on.",
 }
+
+
+class Served(Protocol):
+    """A site. ``form_token`` is given to it, and what its forms carry."""
+
+    form_token: str
+
+    def give(self, request: Request) -> Reply | Events:
+        """The page, the change or the stream that is asked for."""
 
 
 def web(port: int, *, browser: bool, read_only: bool) -> int:
     """Serve until Ctrl-C."""
-    home = open_session(write=False).home
-    site = Site(home, read_only=read_only)
-    with WebServer(port, policy(live=True), site.answer) as server:
+    return serve(port, Site(open_session(write=False).home, read_only=read_only), browser=browser)
+
+
+def serve(port: int, site: Served, *, browser: bool, passes: Mapping[str, str] | None = None) -> int:
+    """Serve a site until Ctrl-C; for ``passes`` see ``WebServer``."""
+    with WebServer(port, policy(live=True), partial(_answer, site), failed, passes) as server:
         site.form_token = server.form_token
         out(server.address())
         sys.stdout.flush()
@@ -60,6 +74,27 @@ def _has_screen() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def _answer(site: Served, request: Request) -> Reply | Events:
+    """What a site gives; what it refuses, as a page."""
+    try:
+        return site.give(request)
+    except UnknownGoal as failure:
+        return Reply(problem_html("not found", str(failure), failure.hint), HTTPStatus.NOT_FOUND)
+    except JournalCorrupt as failure:
+        return Reply(problem_html("damaged", str(failure), failure.hint))
+    except (GoalrunError, OSError) as error:
+        problem = of_the_system(error) if isinstance(error, OSError) else error
+        heading = "cannot be shown" if request.form is None else "not done"
+        return Reply(problem_html(heading, str(problem), problem.hint), HTTPStatus.CONFLICT)
+
+
+def failed(failure: Exception) -> Reply:
+    """The page of a bug, which is logged."""
+    message, hint = bug(failure)
+    note(f"goalrun: {message}")
+    return Reply(problem_html("a bug", message, hint), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 class Site:
     """What there is to see and to do."""
 
@@ -68,25 +103,16 @@ class Site:
         self._read_only = read_only
         self.form_token = ""
 
-    def answer(self, request: Request) -> Reply | Events:
-        """The page, the change or the stream that is asked for."""
-        try:
-            return self._goal(request) if request.path.startswith("/goals/") else self._top(request)
-        except UnknownGoal as failure:
-            return Reply(problem_html("not found", str(failure), failure.hint), HTTPStatus.NOT_FOUND)
-        except JournalCorrupt as failure:
-            return Reply(problem_html("damaged", str(failure), failure.hint))
-        except (GoalrunError, OSError) as error:
-            problem = of_the_system(error) if isinstance(error, OSError) else error
-            heading = "cannot be shown" if request.form is None else "not done"
-            return Reply(problem_html(heading, str(problem), problem.hint), HTTPStatus.CONFLICT)
+    def give(self, request: Request) -> Reply | Events:
+        """See ``Served``."""
+        return self._goal(request) if request.path.startswith("/goals/") else self._top(request)
 
     def _top(self, request: Request) -> Reply | Events:
         match request.path:
             case "/":
                 return self._list()
             case "/events":
-                return _changes(self._mark_of_all, request)
+                return changes(self._mark_of_all, request)
             case "/live.js":
                 return Reply(asset("live.js"), kind=SCRIPT)
             case _:
@@ -109,15 +135,15 @@ class Site:
     def _goal(self, request: Request) -> Reply | Events:
         folder = self._known(request.path.removesuffix("/events"))
         if request.path.endswith("/events"):
-            return _changes(partial(_mark, folder), request)
+            return changes(partial(_mark, folder), request)
         if request.form is not None:
             return self._act(folder.name, request.form)
         # Taken before the page is made: what happens meanwhile is newer.
         mark = _mark(folder)
-        actions = Actions(
-            mark, self.form_token, self._may_act(folder.name), DONE.get(request.query.get("done", ""), "")
-        )
-        return Reply(goal_html(gathered(self._home, folder.name, ROOM_BYTES), seconds, actions))
+        page = gathered(self._home, folder.name, ROOM_BYTES)
+        verbs = _verbs(page.result["state"]) if self._may_act(folder.name) else {}
+        actions = Actions(mark, self.form_token, verbs, DONE.get(request.query.get("done", ""), ""))
+        return Reply(goal_html(page, seconds, actions))
 
     def _may_act(self, goal: str) -> bool:
         with suppress(OSError):
@@ -135,16 +161,29 @@ class Site:
                 acting.hint(goal, text)
             case "answer":
                 wrapping.answer(goal, text, How("", no_wait=False, detach=True, as_json=False))
+            case "resume":
+                resume(goal, {}, How(text, no_wait=False, detach=True, as_json=False))
             case _:
                 raise SpecError(f"nothing is done by {verb!r}")
         return Reply("", HTTPStatus.SEE_OTHER, goto=f"/goals/{goal}?done={verb}")
 
     def _mark_of_all(self) -> str:
         shown = self._home.ids()[:MAX_GOALS]
-        return _digest([_mark(self._home.folder(goal), deep=False) for goal in shown])
+        return digest([_mark(self._home.folder(goal), deep=False) for goal in shown])
 
 
-def _changes(mark: Callable[[], str], request: Request) -> Events:
+def _verbs(state: str) -> dict[str, bool]:
+    over = state in REACHED
+    return {
+        "hint": not over,
+        "answer": state == "waiting",
+        "resume": not over and state not in {"running", "waiting"},
+        "pause": state == "running",
+        "stop": not over and state != "stopped",
+    }
+
+
+def changes(mark: Callable[[], str], request: Request, every: float = LOOK_SECONDS) -> Events:
     """True whenever what a page was made of is another one; False now and then."""
     before, said = request.query.get("of", ""), time.monotonic()
     while True:
@@ -152,7 +191,7 @@ def _changes(mark: Callable[[], str], request: Request) -> Events:
         if now != before or time.monotonic() - said > HERE_SECONDS:
             yield now != before
             before, said = now, time.monotonic()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(every)
 
 
 def _mark(folder: Path, *, deep: bool = True) -> str:
@@ -162,10 +201,11 @@ def _mark(folder: Path, *, deep: bool = True) -> str:
     if deep:
         newest = max((folder / "turns").glob("turn-*"), key=lambda path: (len(path.name), path.name), default=folder)
         files += newest.glob("**/stdout")
-    return _digest([folder.name, runner(folder), *map(_stamp, files)])
+    return digest([folder.name, runner(folder), *map(_stamp, files)])
 
 
-def _digest(parts: list[Any]) -> str:
+def digest(parts: list[Any]) -> str:
+    """A short mark of some values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -176,9 +216,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
+def age(made: datetime) -> str:
+    """How long ago something was made, for people."""
+    old = max(0.0, (utc_now() - made).total_seconds())
+    return seconds(old) if old < 2 * DAY_SECONDS else f"{old / DAY_SECONDS:.0f} d"
+
+
 def _age(result: dict[str, Any]) -> str:
-    """How long ago a goal was made, for people."""
     with suppress(KeyError, ValueError):
-        age = max(0.0, (utc_now() - datetime.fromisoformat(result["created_at"])).total_seconds())
-        return seconds(age) if age < 2 * DAY_SECONDS else f"{age / DAY_SECONDS:.0f} d"
+        return age(datetime.fromisoformat(result["created_at"]))
     return ""

@@ -84,6 +84,11 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         scope text NOT NULL, name text NOT NULL, at_once integer, max_usd double precision, max_tokens bigint,
         PRIMARY KEY (scope, name));
     """,
+    """
+    ALTER TABLE spend ADD COLUMN hour timestamptz NOT NULL DEFAULT date_trunc('hour', now(), 'UTC');
+    UPDATE spend SET hour = day::timestamp AT TIME ZONE 'UTC';
+    ALTER TABLE spend DROP CONSTRAINT spend_pkey, ADD PRIMARY KEY (day, goal, hour);
+    """,
 )
 """One after another; what was released is never changed. Its length is the format."""
 

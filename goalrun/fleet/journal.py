@@ -222,7 +222,7 @@ class FleetJournal(SqliteJournal):
         if bill != Bill():
             db.execute(
                 "INSERT INTO spend VALUES ((now() AT TIME ZONE 'UTC')::date, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (day, goal) DO UPDATE SET usd = spend.usd + excluded.usd,"
+                " ON CONFLICT (day, goal, hour) DO UPDATE SET usd = spend.usd + excluded.usd,"
                 " tokens = spend.tokens + excluded.tokens, blind_usd = spend.blind_usd + excluded.blind_usd,"
                 " blind_tokens = spend.blind_tokens + excluded.blind_tokens",
                 [self._goal, *bill],

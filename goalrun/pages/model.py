@@ -1,6 +1,7 @@
 """What pages are made of. All texts are as they came: what renders them makes them harmless."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from goalrun.core.model import GoalState, Judgement, Snapshot, StepRecord, Usage, VerificationReport, WorkerReport
@@ -123,6 +124,7 @@ class GoalPage(NamedTuple):
         total: what changed since the base.
         most: characters of one text, about.
         graph: of a flow: its drawing.
+        absent: what cannot be shown here, and where it is.
     """
 
     result: Mapping[str, Any]
@@ -132,6 +134,57 @@ class GoalPage(NamedTuple):
     total: Patch
     most: int
     graph: str = ""
+    absent: str = ""
+
+
+class Slot(NamedTuple):
+    """What happened in a fleet in an hour or a day, from ``at`` on (UTC).
+
+    Attributes:
+        unknown: runs that did not report what they spent.
+        achieved: goals that ended so; ``other`` are those that ended otherwise.
+    """
+
+    at: datetime
+    usd: float
+    tokens: int
+    unknown: int
+    achieved: int
+    other: int
+
+
+class CheckTimes(NamedTuple):
+    """How long a check took, whenever it ran lately; ``goal`` is that of the longest run."""
+
+    command: str
+    runs: int
+    failed: int
+    longest: float
+    mean: float
+    goal: str
+
+
+class FleetPage(NamedTuple):
+    """All that the page of a fleet shows.
+
+    Attributes:
+        overview: what ``goalrun fleet status --json`` prints.
+        waiting: goals that wait, and for how many seconds the oldest does.
+        unit: ``hour`` or ``day``: what a slot is.
+        only: the state that ``results`` are of; "" is all.
+        results: the goals' results as JSON; ``more`` are not among them.
+        ages: how old each is, by id.
+    """
+
+    overview: Mapping[str, Any]
+    waiting: tuple[int, float]
+    unit: str
+    slots: Sequence[Slot]
+    checks: Sequence[CheckTimes]
+    only: str
+    results: Sequence[Mapping[str, Any]]
+    more: int
+    ages: Mapping[str, str]
 
 
 class Actions(NamedTuple):
@@ -140,10 +193,11 @@ class Actions(NamedTuple):
     Attributes:
         mark: what it was made of, to tell whether there is something newer.
         token: what forms carry.
+        verbs: what there is to do, and whether it can be done now; none on a page that is only to be read.
         said: what came of the last thing that was done.
     """
 
     mark: str
     token: str
-    allowed: bool
+    verbs: Mapping[str, bool]
     said: str = ""

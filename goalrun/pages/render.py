@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from goalrun.core.evidence import bounded, plain
-from goalrun.pages.model import Actions, GoalPage
-from goalrun.pages.plots import FOOT, HEIGHT, LEFT, WIDTH, plots
+from goalrun.pages.model import Actions, FleetPage, GoalPage
+from goalrun.pages.plots import FOOT, HEIGHT, LEFT, WIDTH, over_time, plots
 from goalrun.pages.story import rests_on
 
 MARK = "<!-- made by goalrun report -->"
@@ -20,8 +20,9 @@ FEW_TURNS, MAX_LISTED = 20, 50
 """So many turns are printed unfolded; so many steps or paths are listed in each."""
 _KINDS = {
     "achieved": "good", "done": "good", "running": "busy", "waiting": "busy", "paused": "busy",
-    "interrupted": "busy", "rate_limited": "busy", "unreadable": "alarm",
+    "interrupted": "busy", "rate_limited": "busy", "unreadable": "alarm", "queued": "busy",
 }  # fmt: skip
+_SIZE = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "foot": HEIGHT - FOOT}
 
 
 def goal_html(page: GoalPage, duration: Callable[[float], str], actions: Actions | None = None) -> str:
@@ -38,7 +39,7 @@ def goal_html(page: GoalPage, duration: Callable[[float], str], actions: Actions
         state=page.story.state,
         plots=plots(page.story.turns),
         rests=list(rests_on(page.story)),
-        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "foot": HEIGHT - FOOT},
+        size=_SIZE,
         few=len(page.turns) <= FEW_TURNS,
         listed=MAX_LISTED,
         duration=duration,
@@ -51,6 +52,17 @@ def goal_html(page: GoalPage, duration: Callable[[float], str], actions: Actions
 def list_html(results: Iterable[Mapping[str, Any]], more: int, ages: Mapping[str, str], of: str) -> str:
     """The page of all goals: results as JSON, how many more there are, by id how old they are; ``Actions.mark``."""
     return _render("goals.html", results=list(results), more=more, ages=ages, of=of, live=True)
+
+
+def fleet_html(page: FleetPage, duration: Callable[[float], str], of: str) -> str:
+    """The page of a fleet; see ``goal_html`` and ``Actions.mark``."""
+    drawn = over_time(page.unit, page.slots) if page.slots else ()
+    return _render("fleet.html", page=page, plots=drawn, size=_SIZE, duration=duration, of=of, live=True)
+
+
+def queued_html(result: Mapping[str, Any], duration: Callable[[float], str], actions: Actions) -> str:
+    """The page of a fleet's goal that no worker has begun: its result as JSON; see ``goal_html``."""
+    return _render("queued.html", result=result, duration=duration, actions=actions, of=actions.mark, live=True)
 
 
 def problem_html(title: str, text: str, hint: str) -> str:

@@ -13,6 +13,8 @@ from fleet.place import Place, Server, bare, needs_postgresql, server
 from fleet.storm import Plan, Storm, namespaces
 from support import CHECK, CODE, GOOD_WORKER, TESTS, git, script, slow, wait_until
 
+from goalrun.fleet.database import MIGRATIONS
+
 pytestmark = needs_postgresql
 FILES = {"shop.py": CODE, "tests/test_shop.py": TESTS}
 QUICK = 'objective = "finish"\nchecks = ["test -e done"]\n'
@@ -273,7 +275,7 @@ def test_a_wrong_password_and_tables_of_another_goalrun_are_refused(place: Place
     place.sql("UPDATE fleet SET format = 0 RETURNING 1")
     older = place.run("list")
     assert (older.code, "older goalrun" in older.err) == (2, True)
-    place.sql("UPDATE fleet SET format = 1 RETURNING 1")
+    place.sql("UPDATE fleet SET format = %s RETURNING 1", len(MIGRATIONS))
     assert place.run("init").out == "the fleet is up to date\n"
     empty = place.run("list", "--database", place.server.database(f"try_{next(numbers)}"))
     assert (empty.code, "there is no fleet in this database" in empty.err) == (2, True)

@@ -1,7 +1,9 @@
 """From records to a page: what is told of a goal, and that any text in it stays text."""
 
 import unicodedata
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,9 +24,20 @@ from goalrun.core.events import (
 )
 from goalrun.core.model import CheckResult, State, StepRecord, Tamper, TurnOutcome, TurnRecord, Usage, WorkerReport
 from goalrun.core.result import head
-from goalrun.pages.model import Actions, FilePatch, GoalPage, Part, Patch, Story, TurnPage
-from goalrun.pages.plots import plots
-from goalrun.pages.render import goal_html, list_html, problem_html
+from goalrun.pages.model import (
+    Actions,
+    CheckTimes,
+    FilePatch,
+    FleetPage,
+    GoalPage,
+    Part,
+    Patch,
+    Slot,
+    Story,
+    TurnPage,
+)
+from goalrun.pages.plots import over_time, plots
+from goalrun.pages.render import fleet_html, goal_html, list_html, problem_html, queued_html
 from goalrun.pages.story import MAX_NOTES, files_of, rests_on, story
 
 BEGUN: tuple[Event, ...] = (
@@ -157,6 +170,22 @@ def test_plots_stay_inside_their_frame_and_say_what_is_unknown() -> None:
     assert plots(()) == ()
 
 
+def test_plots_over_time_stay_inside_their_frame_and_name_what_they_show() -> None:
+    start = datetime(2026, 6, 1, 22, tzinfo=UTC)
+    slots = [Slot(start + timedelta(hours=n), 0.5 * n, 10**6 * n, n % 2, n, 1) for n in range(60)]
+    for count in (1, 2, 48):
+        for plot in over_time("hour", slots[:count]):
+            assert all(bar.x >= 0 and bar.x + bar.width <= 480.1 and bar.y >= 0 for bar in plot.bars)
+            assert plot.feet[0][1] == "22:00"
+            assert len(plot.feet) <= 10
+    usd, tokens, ended = over_time("hour", slots)
+    assert ended.about == "1,770 achieved and 60 ended otherwise since 2026-06-01 22:00 UTC."
+    assert tokens.marks[1][1] == "59 M"
+    assert usd.bars[1].tip == "2026-06-02 00:00: 1 USD"
+    assert usd.about.endswith(", and what 30 runs did not report.")
+    assert over_time("day", slots)[0].feet[0][1] == "06-01"
+
+
 def everywhere(text: str) -> str:
     """A page with a text in every place that takes one."""
     shown = text.strip() or "x"
@@ -183,9 +212,39 @@ def everywhere(text: str) -> str:
     pages = (TurnPage(found.turns[0], (Part(text, text, text),), patch),)
     page = GoalPage(head(found.state), found, text, pages, patch, most=1000, graph=text)
     results = [head(found.state), {"id": shown, "unreadable": True, "state": "error", "detail": text}]
+    own = dict.fromkeys(
+        ("key", "submission", "submitter", "repo", "ref", "agent", "account", "worker", "delivered"), text
+    )
+    fleet = {**own, "labels": [text], "priority": 1, "takeovers": 1, "usd": 0.5, "tokens": 1, "blind_usd": 1}
+    result = {**results[0], "fleet": {**fleet, "blind_tokens": 1}}
+    live = Actions(text, text, {"hint": True, text: False}, said=text)
+    absent = page._replace(result=result, absent=text, folder="")
+    return (
+        fleet_html(fleet_of(text, result), str, text)
+        + queued_html(result, str, live)
+        + goal_html(absent, str, live)
+        + everywhere_local(page, results, text)
+    )
+
+
+def fleet_of(text: str, result: dict[str, Any]) -> FleetPage:
+    own = dict.fromkeys(("name", "host", "version", "asked"), text)
+    worker = {**own, "labels": [text], "agents": [text], "alive": True, "silent": 0.1, "goals": 1, "slots": 2}
+    overview = {
+        "states": {text: 1},
+        "bill": {"usd": 0.5, "tokens": 1, "runs_without_usd": 1, "runs_without_tokens": 1},
+        "workers": [worker, {**worker, "alive": False}],
+        "parked": [{"name": text, "parked_until": text, "detail": text}],
+    }
+    slots = (Slot(datetime(2026, 6, 1, tzinfo=UTC), 0.5, 1, 1, 1, 1),)
+    checks = (CheckTimes(text, 1, 1, 0.5, 0.5, "g-1"),)
+    return FleetPage(overview, (1, 1.0), text, slots, checks, text, (result,), 1, {result["id"]: text})
+
+
+def everywhere_local(page: GoalPage, results: list[dict[str, Any]], text: str) -> str:
     return (
         goal_html(page, str)
-        + goal_html(page, str, Actions(text, text, allowed=True, said=text))
+        + goal_html(page, str, Actions(text, text, {"hint": True, text: False}, said=text))
         + list_html(results, 1, {"g-1": text}, text)
         + problem_html(text, text, text)
     )
@@ -216,7 +275,7 @@ def test_any_text_stays_text(text: str) -> None:
     tags = Tags()
     tags.feed(page)
     assert tags.tags <= TAGS
-    assert tags.scripts == ["/live.js"] * 2
+    assert tags.scripts == ["/live.js"] * 5
     assert all(link[:1] in {"#", "/"} or link == "data:," for link in tags.links)
     assert {unicodedata.category(c) for c in page} & {"Cc", "Cf", "Cs", "Co"} <= {"Cc"}
     assert not set(page) & (set(map(chr, range(32))) - set("\n\t"))

@@ -1,71 +1,30 @@
 """`goalrun web`: who may see and do what, pages that follow their goals, and what people do on them."""
 
-import http.client
 import os
 import re
 import shlex
 import signal
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from pages.browser import Browser
 from pages.hostile import TRICKS, hostile_goal
+from pages.site import Served, serving
 from selenium.webdriver.common.keys import Keys
 from support import GOOD_WORKER, Program, repository, script, wait_until, write
 
-if TYPE_CHECKING:
-    import subprocess
+from goalrun.adapters.web import MAX_CONNECTIONS, Events, Reply, Request, WebServer
+from goalrun.cli.web import failed
 
 WAITS = "import os, pathlib, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
 ASKS = (
     '[[step]]\nid = "ask"\nask = "may it be done?"\n[[step]]\nid = "do"\nneeds = ["ask"]\nrun = ["touch", "done.txt"]\n'
 )
-Headers = dict[str, str]
-
-
-@dataclass
-class Served:
-    """A server that runs."""
-
-    address: str
-    process: "subprocess.Popen[str]"
-
-    @property
-    def origin(self) -> str:
-        parts = urlsplit(self.address)
-        return f"{parts.scheme}://{parts.netloc}"
-
-    def ask(self, method: str, path: str, headers: Headers | None = None, body: str = "") -> tuple[int, Headers, str]:
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=30)
-        connection.request(method, path, body or None, headers or {})
-        reply = connection.getresponse()
-        found = reply.status, dict(reply.getheaders()), reply.read().decode("utf-8")
-        connection.close()
-        return found
-
-    @property
-    def cookie(self) -> Headers:
-        """What a browser sends that has opened the address."""
-        _, headers, _ = self.ask("GET", self.address.removeprefix(self.origin))
-        return {"Cookie": headers["Set-Cookie"].partition(";")[0]}
-
-
-@contextmanager
-def serving(program: Program, *arguments: str) -> Iterator[Served]:
-    process = program.spawn("web", "--no-browser", *arguments)
-    assert process.stdout is not None
-    try:
-        yield Served(process.stdout.readline().strip(), process)
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err, err
 
 
 def waiting_worker(tmp_path: Path) -> str:
@@ -177,9 +136,15 @@ def test_a_goal_is_hinted_paused_and_stopped_on_its_page(program: Program, brows
         (tmp_path / "go").touch()
         browser.find("button[value=stop]").click()
         browser.wait_for("document.querySelector('.said')?.textContent == 'It is stopped.'", "the stop")
+        browser.find("input[name=text]").send_keys("and at the cellar")
+        browser.find("button[value=resume]").click()
+        browser.wait_for("document.querySelector('.said')?.textContent == 'It goes on.'", "the resume")
+        browser.wait_for("document.querySelector('.verdict .state').textContent == 'achieved'", "its end")
+        assert not browser.find("button[value=resume]").is_enabled()
         browser.require_harmless()
-    assert program.run("resume", goal, "--json").json["state"] == "achieved"
-    assert "look at <b>the roof</b>" in (tmp_path / "prompt-1").read_text("utf-8")
+    prompt = (tmp_path / "prompt-1").read_text("utf-8")
+    assert "look at <b>the roof</b>" in prompt
+    assert "and at the cellar" in prompt
 
 
 def test_what_waits_for_a_person_is_answered_on_its_page(program: Program, browser: Browser) -> None:
@@ -239,6 +204,66 @@ def test_read_only_and_others_goals_have_no_buttons(program: Program) -> None:
     with serving(program) as site:
         page = site.ask("GET", path, site.cookie)[2]
         assert ("<form" in page, "Read-only." in page) == (False, True)
+
+
+def test_a_goal_without_room_is_not_resumed_and_the_page_says_why(program: Program) -> None:
+    goal = program.start("--max-turns", "1", "--json", worker="true", check="false").json["id"]
+    with serving(program) as site:
+        post = {**site.cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        token = re.search(r'name="token" value="([\w-]+)"', site.ask("GET", f"/goals/{goal}", site.cookie)[2])
+        assert token is not None
+        status, _, body = site.ask("POST", f"/goals/{goal}", post, f"token={token[1]}&verb=resume&text=")
+    assert (status, "add --max-turns +N" in body) == (409, True)
+
+
+def test_connections_beyond_what_one_person_needs_are_refused(served: tuple[Served, str]) -> None:
+    site, _ = served
+    place = urlsplit(site.origin)
+    assert site.ask("GET", "/")[0] == 403
+    many = [socket.create_connection((place.hostname, place.port or 0), timeout=30) for _ in range(MAX_CONNECTIONS)]
+    try:
+        with socket.create_connection((place.hostname, place.port or 0), timeout=30) as late:
+            assert late.recv(100).startswith(b"HTTP/1.1 503 ")
+    finally:
+        for each in many:
+            each.close()
+
+    def has_room() -> bool:
+        with suppress(OSError):
+            return site.ask("GET", "/")[0] == 403
+        return False
+
+    wait_until(has_room, "room again")
+
+
+def buggy(request: Request) -> Reply | Events:
+    """Page and stream of a site with a bug."""
+    if request.path == "/stream":
+        return (n // 0 == n for n in (1, 2))
+    return Reply("fine" if request.path == "/fine" else str(1 // 0))
+
+
+def test_a_bug_is_a_page_and_a_log_and_ends_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOALRUN_HOME", str(tmp_path))
+    with WebServer(0, "", buggy, failed) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        try:
+            site = Served(made.address())
+            cookie = site.cookie
+            status, headers, page = site.ask("GET", "/page", cookie)
+            assert (status, headers["Content-Type"]) == (500, "text/html; charset=utf-8")
+            (log,) = (tmp_path / "log").iterdir()
+            assert f"a bug in goalrun: ZeroDivisionError: integer division or modulo by zero; its log is {log}" in page
+            assert "in buggy" in log.read_text("utf-8")
+            log.unlink()
+            # What a stream has begun can be no page any more: it ends, and its page asks again.
+            assert site.ask("GET", "/stream", cookie)[::2] == (200, "")
+            assert site.ask("GET", "/fine", cookie)[::2] == (200, "fine")
+        finally:
+            made.shutdown()
+            thread.join()
+    assert log.exists()
 
 
 def test_a_port_that_is_taken_is_said(served: tuple[Served, str], program: Program) -> None:
