@@ -21,9 +21,14 @@ from typing import Literal
 
 
 class GoalrunError(Exception):
-    """Every foreseen failure. ``str()`` is one line: what, why; ``hint`` is what to do next."""
+    """Every foreseen failure. ``str()`` is one line: what, why; ``hint`` is what to do next.
+
+    Attributes:
+        otherwise: what to do next where there is no hint.
+    """
 
     exit_code = 11
+    otherwise = "mend that, then try again, or goalrun resume; goalrun doctor says what works here"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -34,6 +39,7 @@ class UserError(GoalrunError):
     """The user can fix it; nothing was started."""
 
     exit_code = 2
+    otherwise = "mend that, then try again; --help says what can be given"
 
 
 class SettingsError(UserError):

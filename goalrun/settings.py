@@ -39,6 +39,8 @@ def _glob(value: object) -> object:
 
 
 def _variable(value: object) -> object:
+    if isinstance(value, str) and ("=" in value or "\0" in value):
+        raise ValueError(f"{value!r} is no name of a variable; its value comes from the environment")
     if isinstance(value, str) and _PRELOADS.fullmatch(value):
         raise ValueError(f"{value} would change what a check means; it is never passed on")
     return value
@@ -192,8 +194,8 @@ def load(
     """
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    layers = [(path, _read(path)) for path in (user_file(), workspace / "goalrun.toml") if path.is_file()]
-    if not (workspace / "goalrun.toml").is_file():
+    layers = [(path, _read(path)) for path in (user_file(), workspace / "goalrun.toml") if _there(path)]
+    if not _there(workspace / "goalrun.toml"):
         layers += _pyproject(workspace / "pyproject.toml")
     if goal_file is not None:
         layers.append((goal_file, _read(goal_file) if goal is None else dict(goal)))
@@ -207,6 +209,13 @@ def load(
 def user_file() -> Path:
     """The user's own configuration file, there or not."""
     return Path(platformdirs.user_config_path("goalrun")) / "config.toml"
+
+
+def _there(path: Path) -> bool:
+    """Whether there is such a file; a folder or a pipe in its place is refused, not passed over."""
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{path} is no regular file", hint="move it away")
+    return path.is_file()
 
 
 def _pyproject(path: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -269,6 +278,7 @@ def _first_problem(failure: ValidationError) -> str:
         return f"{name} is empty"
     message = problem["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("Field required", "is required")
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a table")
     return f"{name}: {message}"
 
 

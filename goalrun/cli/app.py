@@ -73,7 +73,7 @@ def _guarded() -> int:  # noqa: PLR0911 - one return per kind of end
     except typer.Abort:
         return INTERRUPTED
     except GoalrunError as failure:
-        return _complain(str(failure), failure.hint, failure.exit_code)
+        return _complain(str(failure), failure.hint or failure.otherwise, failure.exit_code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

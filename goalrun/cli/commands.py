@@ -377,11 +377,12 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to (GOAL.html, in this folder).")
     ] = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """Write all about a goal as one HTML file; print its path."""
     from goalrun.cli import report as body
 
-    return body.report(goal, output)
+    return body.report(goal, output, as_json=as_json)
 
 
 @app.command()

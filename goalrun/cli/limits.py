@@ -30,23 +30,23 @@ def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
 def require_room(state: GoalState, limits: Limits) -> None:
     """A goal whose limit is reached would end at once: say what to raise instead."""
     usage = state.usage
-    reached = ""
+    reached = None
     if state.open is None and len(state.turns) >= limits.max_turns:
-        reached = f"{len(state.turns)} of {limits.max_turns} turns are used: add --max-turns +N"
+        reached = f"{len(state.turns)} of {limits.max_turns} turns are used", "--max-turns +N"
     elif limits.max_tokens is not None and usage.total_tokens is None and not limits.allow_unknown_spend:
-        reached = "not all tokens were reported: add --allow-unknown-spend, or --max-tokens none"
+        reached = "not all tokens were reported", "--allow-unknown-spend, or --max-tokens none"
     elif limits.max_usd is not None and usage.usd is None and not limits.allow_unknown_spend:
-        reached = "not every cost was reported: add --allow-unknown-spend, or --max-usd none"
+        reached = "not every cost was reported", "--allow-unknown-spend, or --max-usd none"
     elif limits.max_time is not None and usage.seconds >= limits.max_time:
-        reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used: add --max-time +TIME"
+        reached = f"{usage.seconds:.0f} of {limits.max_time:.0f} s are used", "--max-time +TIME"
     elif limits.max_tokens is not None and (usage.total_tokens or 0) >= limits.max_tokens:
-        reached = f"{usage.total_tokens} of {limits.max_tokens} tokens are used: add --max-tokens +N"
+        reached = f"{usage.total_tokens} of {limits.max_tokens} tokens are used", "--max-tokens +N"
     elif limits.max_usd is not None and (usage.usd or 0) >= limits.max_usd:
-        reached = f"{usage.usd} of {limits.max_usd} USD are used: add --max-usd +X"
-    if reached:
-        raise SpecError(
-            f"the limit of goal {state.spec.id} is reached", hint=f"goalrun resume {state.spec.id}; {reached}"
-        )
+        reached = f"{usage.usd} of {limits.max_usd} USD are used", "--max-usd +X"
+    if reached is not None:
+        why, raised = reached
+        goal = state.spec.id
+        raise SpecError(f"the limit of goal {goal} is reached: {why}", hint=f"goalrun resume {goal} {raised}")
 
 
 def _changed(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:

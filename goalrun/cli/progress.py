@@ -127,7 +127,7 @@ def said(record: Record, state: GoalState, folder: Path) -> Iterator[str]:
 def _started(state: GoalState, stream: IO[str]) -> list[str]:
     spec = state.spec
     limits = spec.limits
-    budget = [f"{limits.max_turns} turns", f"{seconds(limits.turn_timeout)} a turn"]
+    budget = [count(limits.max_turns, "turn"), f"{seconds(limits.turn_timeout)} a turn"]
     budget += [f"{limits.max_tokens} tokens"] if limits.max_tokens else []
     budget += [f"{limits.max_usd:.2f} USD"] if limits.max_usd else []
     budget += [seconds(limits.max_time)] if limits.max_time else []

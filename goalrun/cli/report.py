@@ -13,7 +13,7 @@ from goalrun.adapters.journal import records
 from goalrun.adapters.patches import patches
 from goalrun.adapters.views import JOURNAL, REACHED, broken, read_result
 from goalrun.cli.reading import find
-from goalrun.cli.render import note, out, seconds
+from goalrun.cli.render import note, out, print_json, seconds
 from goalrun.core.flow.outline import graph
 from goalrun.errors import SpecError
 from goalrun.flows.call import folder_of
@@ -32,7 +32,7 @@ CALL = r"-[0-9a-f]{8}-[0-9]+"
 """What follows a step in the name of the folder of one call: its key, and a number."""
 
 
-def report(name: str, output: Path | None) -> int:
+def report(name: str, output: Path | None, *, as_json: bool) -> int:
     """Write a goal's page as one file, and print where it is."""
     session = open_session(write=False)
     goal = find(session.home, name)
@@ -40,7 +40,10 @@ def report(name: str, output: Path | None) -> int:
     _require_ours(path)
     page = gathered(session.home, goal)
     write_whole(path, goal_html(page, seconds).encode("utf-8", "replace"), durable=False)
-    out(str(path.absolute()))
+    if as_json:
+        print_json({"schema": 1, "id": goal, "path": str(path.absolute())})
+    else:
+        out(str(path.absolute()))
     spec = page.story.state.spec
     if page.result["state"] not in REACHED and path.resolve().is_relative_to(spec.workspace):
         note("it lies in the workspace: the worker of a next turn can read it, hidden checks included; -o FILE")

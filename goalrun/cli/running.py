@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,9 +195,15 @@ def _tell_before(session: Session, spec: GoalSpec, loaded: Loaded, asked: Asked)
 
 def _tell_who_works(spec: GoalSpec, loaded: Loaded) -> None:
     """Before anything is spent: who works, if nobody said so, and what bounds the spend."""
+    settings = loaded.settings
+    asked = {*(settings.worker or () if spec.flow is None else ()), *(settings.judge or ()), *chain(*settings.judges)}
+    for name in sorted(
+        asked - {"none"} - {agent.name for first in (spec.worker, *spec.judges) for agent in first.chain}
+    ):
+        note(f"{name} is not installed: another one that was named stands in")
     if spec.worker.name == PLAIN_COMMAND or spec.flow is not None:
         return
-    if loaded.settings.worker is None:
+    if settings.worker is None:
         note(f"worker: {spec.worker.name}, the first agent found here; choose with -w, see goalrun agents")
     limits = spec.limits
     if limits.max_usd is None and limits.max_tokens is None and limits.max_time is None:

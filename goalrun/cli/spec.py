@@ -48,7 +48,9 @@ def objective_of(given: str, file: Path | None, configured: str | None) -> str:
 
 def _read(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            # A character has at most four bytes; what a device gives has no end.
+            text = opened.read(4 * MAX_FILE_CHARS + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         why = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise SpecError(f"cannot read {file}: {why}") from failure
@@ -133,16 +135,16 @@ def worker_of(settings: Settings, session: Session) -> AgentSpec:
     """The worker's agent with those that stand in for it.
 
     Raises:
-        SpecError: one of them is unknown, or the first is not installed.
+        SpecError: one of them is unknown, or none is installed.
     """
     if settings.worker_cmd is not None and settings.worker is not None:
         raise SpecError("both a worker and a worker command are given", hint="give -w NAME or --worker-cmd CMD")
+    if settings.strategy is not None and not settings.workers:
+        raise SpecError(f"--strategy {settings.strategy} needs several workers", hint="-w claude -w codex")
     if settings.worker_cmd is not None:
         return AgentSpec(name=PLAIN_COMMAND, command=shell_command(settings.worker_cmd))
     known = agents(settings)
     path = session.environment.get("PATH")
-    if settings.strategy is not None and not settings.workers:
-        raise SpecError(f"--strategy {settings.strategy} needs several workers", hint="-w claude -w codex")
     names = (
         settings.worker
         or tuple(name for name, agent in known.items() if agent.order and shutil.which(agent.command[0], path=path))[:1]
@@ -156,8 +158,15 @@ def worker_of(settings: Settings, session: Session) -> AgentSpec:
 def worker_chain(names: Sequence[str], settings: Settings, session: Session) -> AgentSpec:
     """An agent as a worker, with those that stand in for it."""
     known = agents(settings)
-    chain = [worker_agent(name, _agent(name, known), session) for name in names]
-    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+    here = _installed(names, known, session)
+    return _chained([worker_agent(name, _agent(name, known), session) for name in here])
+
+
+def _installed(names: Sequence[str], known: dict[str, AgentSettings], session: Session) -> Sequence[str]:
+    """Those of a chain whose programs are here: they stand in for the others. All of it, where none is."""
+    path = session.environment.get("PATH")
+    here = [name for name in names if ":" in name or shutil.which(_agent(name, known).command[0], path=path)]
+    return here or names
 
 
 def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec:
@@ -235,14 +244,16 @@ def _named_judges(settings: Settings, worker: AgentSpec, session: Session) -> tu
     if chains == (("none",),):
         return ()
     if chains:
-        return tuple(_judge_chain([_as_judge(name, known, session) for name in chain]) for chain in chains)
+        here = [_installed(chain, known, session) for chain in chains]
+        return tuple(_chained([_as_judge(name, known, session) for name in chain]) for chain in here)
     own = known.get(worker.name)
     if own is not None and own.judge and worker.name != PLAIN_COMMAND:
         return (_as_judge(worker.name, known, session),)
     return ()
 
 
-def _judge_chain(chain: list[AgentSpec]) -> AgentSpec:
+def _chained(chain: list[AgentSpec]) -> AgentSpec:
+    """The first of them, with the others as its stand-ins."""
     return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
 
 

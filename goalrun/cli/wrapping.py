@@ -43,7 +43,8 @@ def answer(name: str, text: str, how: How) -> int:
     goal = find(session.home, name)
     state = replay(session.home.folder(goal) / JOURNAL)
     if state.status is not State.WAITING or not state.flow.question:
-        raise SpecError(f"{goal} waits for no answer; it is {read_result(session.home.folder(goal))['state']}")
+        now = read_result(session.home.folder(goal))["state"]
+        raise SpecError(f"{goal} waits for no answer; it is {now}", hint=f"goalrun status {goal}")
     if not text.strip():
         raise SpecError("the answer is empty", hint=f"it asks: {state.detail}")
     if note_idle(session, goal, Answered(key=state.flow.question, text=text)) is None:
@@ -76,6 +77,7 @@ def flow_result(session: Session, goal: str) -> dict[str, Any]:
     shown = read_result(folder)
     shelf = FileShelf(folder)
     ended = _output(state, shelf)
+    steps = _steps(state)
     return {
         "schema": 1,
         "id": goal,
@@ -88,9 +90,17 @@ def flow_result(session: Session, goal: str) -> dict[str, Any]:
         "source": ended.source or None,
         "usage": shown["usage"],
         "pid": shown["pid"],
-        "counts": counts(state.flow.steps),
-        "steps": _nested({path: _step(record, shelf) for path, record in state.flow.steps.items()}),
+        "counts": counts(steps),
+        "steps": _nested({path: _step(record, shelf) for path, record in steps.items()}),
     }
+
+
+def _steps(state: GoalState) -> dict[str, StepRecord]:
+    """What became of the steps; while a person has to answer, those without an end wait with the one that asks."""
+    if state.status is not State.WAITING or state.spec.flow is None:
+        return dict(state.flow.steps)
+    waiting = StepRecord(status="waiting", reason=state.detail)
+    return {**{step.id: waiting for step in state.spec.flow.flow.steps}, **state.flow.steps}
 
 
 def _step(record: StepRecord, shelf: FileShelf) -> dict[str, Any]:

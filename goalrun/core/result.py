@@ -36,7 +36,7 @@ def head(state: GoalState) -> Json:
         "created_at": state.created_at,
         "turns": len(state.turns),
         "limits": state.spec.limits.model_dump(mode="json"),
-        "usage": _usage(state.usage),
+        "usage": _usage(state.usage, state.usage.seconds),
         "sandbox": _sandbox(state),
         "worker_isolation": state.worker_isolation or None,
         "verdict": _verdict(state),
@@ -57,7 +57,7 @@ def turn(record: TurnRecord) -> Json:
             "outcome": worker.outcome,
             "exit_code": worker.exit_code,
             "seconds": round(worker.seconds, 3),
-            "usage": _usage(worker.usage or Usage(seconds=worker.seconds)),
+            "usage": _usage(worker.usage, worker.seconds),
             "reason": worker.reason,
             "agent": worker.agent,
             "model": worker.model or None,
@@ -70,7 +70,7 @@ def turn(record: TurnRecord) -> Json:
         "changed_files": outcome.snapshot.changed_files,
         "verification": verification(outcome.verification),
         "judgement": _judgement(outcome.judgement),
-        "usage": _usage(Usage(**{**dict(turn_usage(outcome)), "seconds": _seconds(outcome)})),
+        "usage": _usage(turn_usage(outcome), _seconds(outcome)),
         "decision": record.decision,
         "reason": record.reason,
         "feedback": record.feedback,
@@ -129,8 +129,9 @@ def _seconds(outcome: TurnOutcome) -> float:
     return outcome.worker.seconds + outcome.verification.seconds + judged
 
 
-def _usage(usage: Usage) -> Json:
-    return {**usage.model_dump(), "seconds": round(usage.seconds, 3)}
+def _usage(usage: Usage | None, seconds: float) -> Json:
+    """What was spent; how long it took is measured by goalrun, whatever an agent says of that."""
+    return {**(usage or Usage()).model_dump(), "seconds": round(seconds, 3)}
 
 
 def _snapshot(snapshot: Snapshot | None) -> Json | None:
@@ -152,7 +153,7 @@ def _judgement(judgement: Judgement | None) -> Json | None:
         "judge": judgement.judge,
         "attempts": judgement.attempts,
         "seconds": round(judgement.seconds, 3),
-        "usage": _usage(judgement.usage or Usage(seconds=judgement.seconds)),
+        "usage": _usage(judgement.usage, judgement.seconds),
     }
 
 

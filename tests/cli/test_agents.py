@@ -50,6 +50,17 @@ def test_what_an_agent_says_is_in_the_result(program: Program) -> None:
     assert "model m-1" in program.run("show").out
 
 
+def test_one_that_is_installed_stands_in_for_one_that_is_not(program: Program) -> None:
+    agent(program, "mine", GOOD_WORKER)
+    gone = '[agents.gone]\ncommand = ["no-such-program"]\njudge = ["no-such-program"]\n'
+    write(program.cwd, {"goalrun.toml": gone})
+    done = program.run(*start("-w", "gone,mine"))
+    assert (done.code, done.json["turn_records"][0]["worker"]["agent"]) == (0, "mine")
+    assert "gone is not installed" in done.err
+    assert "no-such-program is not on PATH" in program.run(*start("-w", "gone")).err
+    assert "unknown agent 'nobody'" in program.run(*start("-w", "mine,nobody")).err
+
+
 def test_a_limit_without_waiting_is_10_and_costs_no_turn(program: Program) -> None:
     agent(program, "mine", 'echo \'{"status": 429, "reset": 4102444800}\'; exit 1')
     done = program.run(*start("-w", "mine", "--no-wait-quota"))

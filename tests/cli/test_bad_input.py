@@ -20,6 +20,7 @@ def refused(program: Program, *arguments: str, cwd: Path | None = None, code: in
     lines = done.err.splitlines()
     assert lines[0].startswith("goalrun: "), done.err
     assert all(line.startswith("  ") for line in lines[1:]), done.err
+    assert any(line.startswith("  try: ") for line in lines), f"it does not say what to do next: {done.err}"
     assert "Traceback" not in done.err
     if (program.home / "goals").exists():
         assert list((program.home / "goals").iterdir()) == []
@@ -49,6 +50,7 @@ def test_no_check_without_a_terminal_names_the_flag(program: Program) -> None:
     ("arguments", "words"),
     [
         (("-w", "nope", "-c", "true"), ["unknown agent 'nope'", "claude"]),
+        (("-w", "no:pe,nope", "-c", "true"), ["unknown agent 'no:pe'"]),
         (("--worker-cmd", "true", "-c", ""), ["checks.0 is empty"]),
         (("--worker-cmd", "true", "-c", "  "), ["checks.0 is empty"]),
         ((*OK, "--max-turns", "0"), ["max_turns", "greater than or equal to 1"]),
@@ -64,6 +66,8 @@ def test_no_check_without_a_terminal_names_the_flag(program: Program) -> None:
         ((*OK, "--verify-in", "moon"), ["worktree or live"]),
         ((*OK, "--protected-edits", "ignore"), ["protected_edits", "reject"]),
         ((*OK, "--pass-env", "LD_PRELOAD"), ["LD_PRELOAD", "never passed on"]),
+        ((*OK, "--pass-env", "A=b"), ["'A=b' is no name of a variable"]),
+        ((*OK, "--strategy", "compete"), ["--strategy compete needs several workers"]),
         ((*OK, "--judge-only"), ["--judge-only and --check"]),
         (("--worker-cmd", "true", "--judge-only"), ["needs a judge"]),
         ((*OK, "-j", "mini"), ["cannot judge"]),
@@ -97,7 +101,7 @@ def test_an_agent_that_is_not_installed(program: Program) -> None:
         ('checks = ["true"\nworker = 1', ["line 2"]),
         ("[limits]\nmax_turns = 0", ["limits.max_turns"]),
         ("[agents.mine]\ncomand = ['x']", ["unknown key 'agents.mine.comand'", "'command'"]),
-        ("checks = 'true'", ["checks"]),
+        ("checks = 'true'", ["checks: must be a list"]),
     ],
 )
 def test_configuration_files_name_the_file_and_the_key(program: Program, text: str, words: list[str]) -> None:
@@ -106,6 +110,19 @@ def test_configuration_files_name_the_file_and_the_key(program: Program, text: s
     assert str(program.cwd / "goalrun.toml") in said
     for word in words:
         assert word in said
+
+
+def test_a_configuration_that_is_no_file_is_not_passed_over(program: Program) -> None:
+    path = program.cwd / "goalrun.toml"
+    path.mkdir()
+    assert f"{path} is no regular file" in refused(program, "start", "x", *OK)
+    path.rmdir()
+    os.mkfifo(path)
+    assert f"{path} is no regular file" in refused(program, "start", "x", *OK)
+
+
+def test_a_file_without_an_end_is_no_objective(program: Program) -> None:
+    assert "is longer than" in refused(program, "start", "-f", "/dev/zero", *OK)
 
 
 def test_a_workspace_that_contains_the_state_folder(program: Program, tmp_path: Path) -> None:
@@ -184,6 +201,7 @@ def test_a_resume_with_bad_limits(program: Program) -> None:
     for arguments in (("--max-turns", "0"), ("--max-turns", "+x"), ("--max-time", "later")):
         done = program.run("resume", *arguments)
         assert done.code == 2, done.err
+        assert "  try: " in done.err
         assert arguments[0].replace("-", "_").strip("_") in done.err.replace("-", "_")
 
 

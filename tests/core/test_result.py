@@ -132,6 +132,7 @@ def test_a_turn_has_the_promised_keys_and_types() -> None:
     assert shown["verification"]["checks"][0]["tests"] == {"passed": 1, "failed": 1, "skipped": 0}
     assert shown["verification"]["tampering"] == [{"path": "tests/t.py", "kind": "modified"}]
     assert shown["worker"]["seconds"] == 1.235
+    assert shown["worker"]["usage"]["seconds"] == 1.235  # an agent reports tokens and cost, goalrun measures time
     assert shown["usage"]["seconds"] == 1.935  # worker, checks and judge
     assert shown["usage"]["total_tokens"] == 11
     assert (shown["turn"], shown["decision"], shown["reason"], shown["feedback"]) == (1, "continue", "red", "told")

@@ -119,6 +119,8 @@ def test_a_question_waits_while_other_branches_go_on_and_an_answer_goes_on(stage
     assert first.json["state"] == "waiting"
     assert first.json["detail"] == "Ship it?"
     assert stage.marks("beside") == 1
+    assert statuses(first.json) == {"ok": "waiting", "ship": "waiting", "beside": "done"}
+    assert first.json["steps"]["ok"]["reason"] == "Ship it?"
     goal = first.json["id"]
     assert stage.program.run("answer", goal, "  ").code == 2
     done = stage.program.run("answer", goal, "yes", "--json")

@@ -114,6 +114,7 @@ def test_a_report_is_never_written_over_what_is_none(program: Program) -> None:
     )
     own.unlink()
     assert written(program) == written(program) == own
+    assert program.run("report", "--json").json == {"schema": 1, "id": goal, "path": str(own)}
     assert MARK in own.read_text("utf-8").splitlines()[0]
 
 
