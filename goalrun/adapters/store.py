@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from goalrun.adapters import git, index
+from goalrun.adapters import git
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
+from goalrun.adapters.index import Index
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
@@ -281,19 +282,19 @@ class GitStore(Trees):
         return self.patch(self.base, snapshot.commit, limit)
 
     def _distrust_times(self) -> bool:
-        """Have files read again that changed as the last snapshot was taken, or just before; see ``index.doubt``.
+        """Have files read again that changed as the last snapshot was taken, or just before; see ``Index.doubted``.
 
         False if there is no index that can be gone on with: it is made anew.
         """
         since = self._since
-        data = self._index.read_bytes() if self._index.exists() else b""
-        whole = index.is_whole(data)
+        found = Index(self._index.read_bytes() if self._index.exists() else b"")
+        whole = found.is_whole()
         if not whole:
             self._index.unlink(missing_ok=True)
         else:
             began = since.stat().st_mtime if since.exists() else 0.0
-            if (known := index.doubted(data, began, os.fsencode(self._workspace))) is not data:
-                write_whole(self._index, known, durable=False)
+            if (known := found.doubted(began, os.fsencode(self._workspace))) is not found:
+                write_whole(self._index, known.data, durable=False)
         # What is read from here on is doubted by the next snapshot, also if this one is cut.
         since.touch()
         return whole

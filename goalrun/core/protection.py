@@ -133,8 +133,13 @@ def _translate(glob: str, place: int) -> tuple[str, int]:
 
 def matches(path: str, globs: Iterable[str]) -> bool:
     """Whether any of the globs matches the path or a folder that it is in."""
-    folded = path.casefold()
-    return any(_pattern(glob).fullmatch(folded) for glob in globs)
+    return _any_of(tuple(globs)).fullmatch(path.casefold()) is not None
+
+
+@lru_cache(maxsize=256)
+def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
+    nothing = "(?!)"
+    return re.compile("|".join(f"(?:{_pattern(glob).pattern})" for glob in globs) or nothing, re.DOTALL)
 
 
 def bad_glob(glob: str) -> str:
