@@ -60,7 +60,9 @@ class Repository:
 
     def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        return write_commit(self.path, tree, message, *parents)
+        commit = write_commit(self.path, tree, message, *parents)
+        self._trees[commit] = tree
+        return commit
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
