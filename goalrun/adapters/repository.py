@@ -211,4 +211,6 @@ def as_file(data: bytes) -> IO[bytes]:
 def shown(path: bytes) -> str:
     """A path as text: what is not UTF-8, and control characters, are escaped."""
     text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from posixpath import join, normpath
+from posixpath import join, normpath, splitext
 from typing import Literal
 
 from goalrun.core import commands
@@ -301,13 +301,15 @@ class Protection(Value):
 
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""
-        pure = PurePosixPath(path)
-        if pure.suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
+        name = path.rpartition("/")[2]
+        suffix = splitext(name)[1]
+        if suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
             return True
-        if pure.name in SYSTEM_PROGRAMS:
+        if name in SYSTEM_PROGRAMS:
             return True
-        if pure.suffix not in MODULE_SUFFIXES:
+        if suffix not in MODULE_SUFFIXES:
             return False
+        pure = PurePosixPath(path)
         return any(self._eclipses(part) for part in (pure, *pure.parents) if part.name)
 
     def _eclipses(self, part: PurePosixPath) -> bool:
