@@ -6,8 +6,9 @@ all of it. An entry begins with times of change and of modification, in seconds 
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from struct import pack, pack_into, unpack_from
 
 HEADER, DIGEST = 12, 20
@@ -21,33 +22,101 @@ CLOCK_STEP_SECONDS = 0.02
 BILLION = 1_000_000_000
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether an index is what git wrote: git itself takes it at its word."""
-    if len(data) < HEADER + DIGEST or data[-DIGEST:] != _digest(data[:-DIGEST]):
-        return False
-    return data.startswith(b"DIRC") and unpack_from(">I", data, 4)[0] in KNOWN_VERSIONS
-
-
-def doubted(data: bytes, since: float, top: bytes) -> bytes:
-    """An index that has git read again what may have changed since it was read.
-
-    Git compares times in seconds: in the second in which it read a file, that could change once more, get its size and
-    its time back, and look the same. Files whose time of change is older than the moment at which git began to read
-    cannot. Of the others the time of change has to be the same to the nanosecond, else the index forgets it: the clock
-    of a file system steps every few milliseconds, and no command begins so soon after git has ended.
+class Index:
+    """An index as git wrote it, or with other times of change.
 
     Args:
-        data: the index.
-        since: when git began to read, or write, what is in it, in seconds since the epoch.
-        top: the folder that it is about.
+        data: the whole file.
+        entries: where its entries are, if that is known: as for ``entries``.
     """
-    first = max(0, int(since - TIME_STEP_SECONDS)).to_bytes(SECONDS, "big")
-    young = [(start, path) for start, path in entries(data) if data[start : start + SECONDS] >= first]
-    doubtful = [start for start, path in young if not _is_as_recorded(data, start, os.path.join(top, path))]  # noqa: PTH118 - bytes
-    changed = bytearray(data)
-    for start in doubtful:
-        changed[start : start + SECONDS] = bytes(SECONDS)
-    return _signed(changed) if doubtful else data
+
+    def __init__(self, data: bytes, entries: Sequence[tuple[int, bytes]] | None = None) -> None:
+        self.data = data
+        self._entries = entries
+
+    def is_whole(self) -> bool:
+        """Whether it is what git wrote: git itself takes it at its word."""
+        data = self.data
+        if len(data) < HEADER + DIGEST or data[-DIGEST:] != _digest(data[:-DIGEST]):
+            return False
+        return data.startswith(b"DIRC") and unpack_from(">I", data, 4)[0] in KNOWN_VERSIONS
+
+    @property
+    def entries(self) -> Sequence[tuple[int, bytes]]:
+        """Where each entry begins, and its path, in the order of the paths; looked for once."""
+        if self._entries is None:
+            self._entries = [*_entries(self.data)]
+        return self._entries
+
+    @cached_property
+    def folders(self) -> dict[bytes, set[bytes]]:
+        """Every folder with the names in it, those above first; b"" is the top."""
+        found: dict[bytes, set[bytes]] = {b"": set()}
+        last, names = b"", found[b""]
+        for _, path in self.entries:
+            folder, _, name = path.rpartition(b"/")
+            if folder != last:
+                last, below = folder, b""
+                for part in folder.split(b"/") if folder else ():
+                    found[below].add(part)
+                    below = below + b"/" + part if below else part
+                    found.setdefault(below, set())
+                names = found[folder]
+            names.add(name)
+        return found
+
+    def blob(self, start: int) -> str:
+        """The name of an entry's content."""
+        return self.data[start + BLOB : start + BLOB + DIGEST].hex()
+
+    def doubted(self, since: float, top: bytes) -> "Index":
+        """An index that has git read again what may have changed since it was read.
+
+        Git compares times in seconds: in the second in which it read a file, that could change once more, get its size
+        and its time back, and look the same. Files whose time of change is older than the moment at which git began to
+        read cannot. Of the others the time of change has to be the same to the nanosecond, else the index forgets it:
+        the clock of a file system steps every few milliseconds, and no command begins so soon after git has ended.
+
+        Args:
+            since: when git began to read, or write, what is in it, in seconds since the epoch.
+            top: the folder that it is about.
+        """
+        data = self.data
+        first = max(0, int(since - TIME_STEP_SECONDS)).to_bytes(SECONDS, "big")
+        young = [(start, path) for start, path in self.entries if data[start : start + SECONDS] >= first]
+        doubtful = [start for start, path in young if not _is_as_recorded(data, start, os.path.join(top, path))]  # noqa: PTH118 - bytes
+        changed = bytearray(data)
+        for start in doubtful:
+            changed[start : start + SECONDS] = bytes(SECONDS)
+        return Index(_signed(changed), self.entries) if doubtful else self
+
+    def in_order(self, before: "Index", since: float, top: bytes) -> "Index":
+        """Give files that were just written the times that they would have, had all been written at once.
+
+        A file that is newer than its source looks built: what a worker delivers later must not look newer for that. In
+        a fresh worktree files are written in the order of their paths; so one that was there before gets its time back,
+        and a new one that of the file in front of it.
+
+        Args:
+            before: the index before they were written.
+            since: when that began.
+            top: the worktree.
+        """
+        data = self.data
+        first = pack(">2I", *divmod(int((since - CLOCK_STEP_SECONDS) * BILLION), BILLION))
+        old = {path: start for start, path in before.entries}
+        changed, last = bytearray(data), 0
+        for start, path in self.entries:
+            if data[start : start + len(first)] >= first:
+                known = _modified(before.data, old[path]) if path in old else _modified(changed, last) if last else 0
+                time = known or _modified(data, start)
+                place = os.path.join(top, path)  # noqa: PTH118 - bytes
+                os.utime(place, ns=(time, time), follow_symlinks=False)
+                status = os.lstat(place)
+                times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
+                pack_into(">4I", changed, start, *times)
+            last = start
+        return Index(_signed(changed), self.entries)
 
 
 def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
@@ -58,37 +127,7 @@ def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
     return True
 
 
-def in_order(data: bytes, before: bytes, since: float, top: bytes) -> bytes:
-    """Give files that were just written the times that they would have, had all been written at once; the new index.
-
-    A file that is newer than its source looks built: what a worker delivers later must not look newer for that. In a
-    fresh worktree files are written in the order of their paths; so one that was there before gets its time back, and
-    a new one that of the file in front of it.
-
-    Args:
-        data: the index.
-        before: the index before they were written.
-        since: when that began.
-        top: the worktree.
-    """
-    first = pack(">2I", *divmod(int((since - CLOCK_STEP_SECONDS) * BILLION), BILLION))
-    old = {path: _modified(before, start) for start, path in entries(before)}
-    changed, last = bytearray(data), 0
-    for start, path in entries(data):
-        if data[start : start + len(first)] >= first:
-            last = old.get(path, last) or _modified(data, start)
-            place = os.path.join(top, path)  # noqa: PTH118 - bytes
-            os.utime(place, ns=(last, last), follow_symlinks=False)
-            status = os.lstat(place)
-            times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
-            pack_into(">4I", changed, start, *times)
-        else:
-            last = _modified(data, start)
-    return _signed(changed)
-
-
-def entries(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Where each entry begins, and its path, in the order of the paths."""
+def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
     start = HEADER
     for _ in range(unpack_from(">I", data, 8)[0]):
         flags = data[start + FLAGS] << 8 | data[start + FLAGS + 1]
@@ -100,20 +139,15 @@ def entries(data: bytes) -> Iterator[tuple[int, bytes]]:
         start += (end - start + 8) & ~7
 
 
-def blob(data: bytes, start: int) -> str:
-    """The name of an entry's content."""
-    return data[start + BLOB : start + BLOB + DIGEST].hex()
-
-
-def _modified(data: bytes, start: int) -> int:
+def _modified(data: bytes | bytearray, start: int) -> int:
     seconds, nanoseconds = unpack_from(">2I", data, start + 8)
     return int(seconds) * BILLION + int(nanoseconds)
 
 
 def _signed(data: bytearray) -> bytes:
-    data[-DIGEST:] = _digest(bytes(data[:-DIGEST]))
+    data[-DIGEST:] = _digest(memoryview(data)[:-DIGEST])
     return bytes(data)
 
 
-def _digest(data: bytes) -> bytes:
+def _digest(data: bytes | memoryview) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from goalrun.adapters import index
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.index import Index
 from goalrun.adapters.repository import shown
 from goalrun.adapters.trees import Trees
 from goalrun.core.protection import Change
@@ -111,9 +111,8 @@ class Worktree:
         self.top = place / "tree" / name
         self._index = self.top.with_name(f"{name}.index")
         self._bytes = os.fsencode(self.top)
-        self._data = b""
+        self._known = Index(b"")
         self._since = 0.0
-        self._tree = ""
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
         self._packs: dict[str, Mark] = {}
@@ -131,21 +130,19 @@ class Worktree:
         store.materialise(tree, self.top)
         self._keep(store.export(tree, self.top))
         self._config = (self.top / ".git/config").read_bytes()
-        self._settle(tree)
+        self._settle(Index(self._index.read_bytes()))
 
     def set_back(self, store: Trees, tree: str) -> bool:
         """Make it hold a tree, whatever was done to it; False where that cannot be proven."""
         try:
-            before = index.doubted(self._data, self._since, self._bytes)
-            self._index.write_bytes(before)
-            self._remove_strangers(_folders(before))
+            before = self._known.doubted(self._since, self._bytes)
+            self._index.write_bytes(before.data)
+            self._remove_strangers(_names(before))
             self._since = utc_now().timestamp()
             self._lay_repository(store, tree)
             store.read_over(tree, self.top)
-            data = index.in_order(self._index.read_bytes(), before, self._since, self._bytes)
-            self._index.write_bytes(data)
+            self._settle(Index(self._index.read_bytes()).in_order(before, self._since, self._bytes))
             shutil.copyfile(self._index, self.top / ".git/index")
-            self._settle(tree)
             self._prove(store, tree)
         except (Unproven, EnvironmentFailure, GitFailed, OSError):
             return False
@@ -153,14 +150,14 @@ class Worktree:
 
     def changes(self, store: Trees) -> list[Change]:
         """What was done to it since: files that differ, and files that are new."""
-        self._index.write_bytes(index.doubted(self._data, self._since, self._bytes))
+        self._index.write_bytes(self._known.doubted(self._since, self._bytes).data)
         changed = store.differing(self.top)
         new = (Change(path=shown(path), before=False, after=True) for path in self._new_files())
         return [*changed, *new]
 
-    def _settle(self, tree: str) -> None:
-        self._tree = tree
-        self._data = self._index.read_bytes()
+    def _settle(self, known: Index) -> None:
+        self._known = known
+        self._index.write_bytes(known.data)
 
     def _remove_strangers(self, folders: Mapping[bytes, set[bytes]]) -> None:
         """All but some names in some folders, and what stands in their place; they get back what they were like."""
@@ -188,17 +185,17 @@ class Worktree:
         """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""
         if store.differs(tree, self.top):
             raise Unproven("a file differs")
-        for folder, names in _folders(self._data).items():
+        for folder, names in _names(self._known).items():
             place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
             if set(os.listdir(place)) != names or _folder_mark(place) != self._folder_mark:  # noqa: PTH208 - bytes
                 raise Unproven(f"{shown(folder)} holds something else")
         protected = store.protected()
-        for start, path in index.entries(self._data):
-            if path in protected and _hash(self._bytes, path) != index.blob(self._data, start):
+        for start, path in self._known.entries:
+            if path in protected and _hash(self._bytes, path) != self._known.blob(start):
                 raise Unproven(f"{shown(path)} has other bytes")
 
     def _new_files(self) -> Iterator[bytes]:
-        for folder, names in _folders(self._data).items():
+        for folder, names in _names(self._known).items():
             place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
             with suppress(OSError):
                 for name in os.listdir(place) if not os.path.islink(place) else ():  # noqa: PTH114, PTH208 - bytes
@@ -206,21 +203,9 @@ class Worktree:
                         yield from _files(self._bytes, os.path.join(folder, name))  # noqa: PTH118 - bytes
 
 
-def _folders(data: bytes) -> dict[bytes, set[bytes]]:
-    """Every folder of an index with the names in it, those above first; the top has the repository too."""
-    found: dict[bytes, set[bytes]] = {b"": {REPOSITORY}}
-    last, names = b"", found[b""]
-    for _, path in index.entries(data):
-        folder, _, name = path.rpartition(b"/")
-        if folder != last:
-            last, below = folder, b""
-            for part in folder.split(b"/") if folder else ():
-                found[below].add(part)
-                below = below + b"/" + part if below else part
-                found.setdefault(below, set())
-            names = found[folder]
-        names.add(name)
-    return found
+def _names(index: Index) -> dict[bytes, set[bytes]]:
+    """What every folder of a worktree has to hold; the top has the repository too."""
+    return {**index.folders, b"": index.folders[b""] | {REPOSITORY}}
 
 
 def _folder_mark(place: bytes) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import identify
@@ -28,10 +29,10 @@ from goalrun.adapters.points import reached
 from goalrun.core.model import ProcessIdentity
 from goalrun.errors import Interrupted, ProcessFailure
 
-SUPERVISOR = f"""import sys
+NURSERY = f"""import sys
 sys.path.append({str(Path(__file__).parents[2])!r})
-from goalrun.adapters.supervisor import main
-main()"""
+from goalrun.adapters.supervisor import nursery
+nursery()"""
 """Imported, not run as a file, so that it is compiled once; behind the standard library, which nothing can shadow."""
 GRACE_SECONDS = 1.0
 """From being told to end until being killed; `goalrun stop` promises two seconds for everything."""
@@ -39,8 +40,7 @@ ANSWER_SECONDS = 20.0
 """How long a supervisor may take to end a command and to say so; one that takes longer is killed."""
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 1 << 20
-_spares: list[subprocess.Popen[bytes]] = []
-_spares_lock = threading.Lock()
+PID_BYTES = 4
 STATUS_FD = 200
 """Where a launcher writes its own record, well above what a program has open when it starts."""
 
@@ -118,7 +118,6 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         reached("process recorded")
         _say(supervisor, b"g")
         reached("process running")
-        _start_spare()
         status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
         reached("process ended")
         return _finished(status, command)
@@ -126,7 +125,90 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         _end(supervisor)
 
 
-def _start(command: Command) -> subprocess.Popen[bytes]:
+class _Supervisor(NamedTuple):
+    """The process that watches one command; see ``supervisor``.
+
+    Attributes:
+        group: its process group, which is also its guardian's.
+        orders: what it reads.
+        said: what it says.
+        life: nothing comes out of it; it ends when the supervisor and its guardian have.
+    """
+
+    group: int
+    orders: BinaryIO
+    said: BinaryIO
+    life: BinaryIO
+
+
+class _Nursery:
+    """The process that supervisors are forked from: an interpreter takes longer to start than most commands run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def supervisor(self) -> _Supervisor:
+        """A supervisor that waits for its order, or for its end, which comes with ours.
+
+        Raises:
+            ProcessFailure: there is none to be had.
+        """
+        with self._lock:
+            if self._process is not None:
+                # A command can reach it, where that has no namespaces of its own.
+                self._process.send_signal(signal.SIGCONT)
+            for line in (self._line, None):
+                with suppress(OSError):
+                    return _born(line or self._begin())
+        raise ProcessFailure("a command could not be supervised: no process can be started", hint="resume the goal")
+
+    def _begin(self) -> socket.socket:
+        self.end()
+        self._line, its = socket.socketpair()
+        self._line.settimeout(ANSWER_SECONDS)
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", "-c", NURSERY],
+                stdin=its.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._line
+
+    def end(self) -> None:
+        """End it; the supervisors have life lines of their own."""
+        if self._line is not None and self._process is not None:
+            self._line.close()
+            self._process.kill()
+            self._process.wait()
+
+
+_nursery = _Nursery()
+atexit.register(_nursery.end)
+
+
+def _born(line: socket.socket) -> _Supervisor:
+    pipes = [os.pipe() for _ in range(3)]
+    (its_in, orders), (said, its_out), (life, its_life) = pipes
+    try:
+        socket.send_fds(line, [b"s"], [its_in, its_out, its_life])
+        group = int.from_bytes(line.recv(PID_BYTES, socket.MSG_WAITALL), "big")
+        if not group:
+            raise ConnectionError("the nursery is gone")
+    except OSError:
+        for end in (orders, said, life):
+            os.close(end)
+        raise
+    finally:
+        for end in (its_in, its_out, its_life):
+            os.close(end)
+    return _Supervisor(group, open(orders, "wb", 0), open(said, "rb", 0), open(life, "rb", 0))  # noqa: PTH123
+
+
+def _start(command: Command) -> _Supervisor:
     order = {
         "argv": command.argv,
         "cwd": str(command.cwd),
@@ -146,56 +228,27 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         "status_fd": STATUS_FD,
         "launcher": os.path.realpath(command.launcher) if command.launcher else "",
     }
-    with _spares_lock:
-        spare = _spares.pop() if _spares else None
-    supervisor = _supervisor() if spare is None or spare.poll() is not None else spare
+    supervisor = _nursery.supervisor()
     data = marshal.dumps(order)
     _say(supervisor, len(data).to_bytes(4, "big") + data)
     return supervisor
 
 
-def _supervisor() -> subprocess.Popen[bytes]:
-    """A supervisor that waits for its order, or for its end, which comes with ours."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", SUPERVISOR],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        start_new_session=True,
-    )
-
-
-def _start_spare() -> None:
-    """Have the next command's supervisor start while this command runs."""
-    with _spares_lock:
-        if not _spares:
-            _spares.append(_supervisor())
-
-
-@atexit.register
-def _end_spares() -> None:
-    while _spares:
-        _end(_spares.pop())
-
-
-def _say(supervisor: subprocess.Popen[bytes], data: bytes) -> None:
-    assert supervisor.stdin is not None  # noqa: S101 - opened above; for the type checker
+def _say(supervisor: _Supervisor, data: bytes) -> None:
     # A supervisor that is gone shows in its status, which is read next.
     with suppress(BrokenPipeError):
         while data:
-            data = data[supervisor.stdin.write(data) or 0 :]
+            data = data[supervisor.orders.write(data) :]
 
 
-def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patience: float) -> dict[str, Any]:
+def _status(supervisor: _Supervisor, poll: Callable[[], None], patience: float) -> dict[str, Any]:
     """The supervisor's next line; asks it to end the command if ``poll`` raises."""
-    assert supervisor.stdin is not None and supervisor.stdout is not None  # noqa: S101, PT018 - for the type checker
     line = bytearray()
     interrupted: Interrupted | None = None
     end = time.monotonic() + patience
     while not line.endswith(b"\n"):
-        if select.select([supervisor.stdout], [], [], TICK_SECONDS)[0]:
-            data = supervisor.stdout.read(4096)
+        if select.select([supervisor.said], [], [], TICK_SECONDS)[0]:
+            data = supervisor.said.read(4096)
             if not data:
                 raise interrupted or ProcessFailure("the supervisor of a command was killed", hint="resume the goal")
             line += data
@@ -203,9 +256,9 @@ def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patie
         # A command can stop its supervisor; it must not win time by that. The guardian, whose group it is, ends what
         # is overdue.
         if time.monotonic() < end:
-            os.killpg(supervisor.pid, signal.SIGCONT)
-        elif not supervisor.stdin.closed:
-            supervisor.stdin.close()
+            _signal(supervisor, signal.SIGCONT)
+        elif not supervisor.orders.closed:
+            supervisor.orders.close()
         try:
             if interrupted is None:
                 poll()
@@ -217,6 +270,12 @@ def _status(supervisor: subprocess.Popen[bytes], poll: Callable[[], None], patie
         raise interrupted
     status: dict[str, Any] = ast.literal_eval(line.decode("utf-8", "backslashreplace"))
     return status
+
+
+def _signal(supervisor: _Supervisor, number: signal.Signals) -> None:
+    """Signal a supervisor and its guardian, of which at least one lives: nobody else has their group."""
+    with suppress(ProcessLookupError):
+        os.killpg(supervisor.group, number)
 
 
 def _expect(status: dict[str, Any], event: str) -> None:
@@ -267,28 +326,14 @@ def _launched(record: Path, command: Command, exit_code: int) -> int | None:
     )
 
 
-def _end(supervisor: subprocess.Popen[bytes]) -> None:
+def _end(supervisor: _Supervisor) -> None:
     """Close the life line of the supervisor and its guardian, and wait until nothing of the command is left."""
-    for stream in (supervisor.stdin, supervisor.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
-    try:
-        _until_ended(supervisor.pid)
-        supervisor.wait(timeout=ANSWER_SECONDS)
-    except subprocess.TimeoutExpired:
-        supervisor.kill()
-        supervisor.wait()
-
-
-def _until_ended(pid: int) -> None:
-    """Wait for a child at most as long as it may take; where the system can tell, without looking again and again."""
-    with suppress(AttributeError, OSError):
-        ended = os.pidfd_open(pid)
-        try:
-            select.select([ended], [], [], ANSWER_SECONDS)
-        finally:
-            os.close(ended)
+    for stream in (supervisor.orders, supervisor.said):
+        with suppress(OSError):
+            stream.close()
+    with supervisor.life:
+        if not select.select([supervisor.life], [], [], ANSWER_SECONDS)[0]:
+            _signal(supervisor, signal.SIGKILL)
 
 
 class Detached(NamedTuple):

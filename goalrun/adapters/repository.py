@@ -60,7 +60,9 @@ class Repository:
 
     def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        return write_commit(self.path, tree, message, *parents)
+        commit = write_commit(self.path, tree, message, *parents)
+        self._trees[commit] = tree
+        return commit
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
@@ -209,4 +211,6 @@ def as_file(data: bytes) -> IO[bytes]:
 def shown(path: bytes) -> str:
     """A path as text: what is not UTF-8, and control characters, are escaped."""
     text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from goalrun.adapters import git, index
+from goalrun.adapters import git
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
+from goalrun.adapters.index import Index
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
@@ -152,13 +153,14 @@ class GitStore(Trees):
         known = self.refs("last", "base", label)
         previous, before = known.get("last"), known.get(label)
         base = known.get("base") if label != "base" else None
-        tree, changed = self._recorded(previous or EMPTY_TREE, first=not self._distrust_times() or previous is None)
+        reference = base or previous
+        compared = self.tree_of(reference) if reference else EMPTY_TREE
+        tree, changed = self._recorded(compared, first=not self._distrust_times() or previous is None)
         # What was read may be the folder that came in its place meanwhile.
         self.require_workspace()
         if before is not None and self.tree_of(before) == tree:
             # Taken already, by a process that was killed before it could record that.
             commit, previous = before, self._ref(f"{before}^")
-            changed = self.changes(previous, tree) if previous else []
         else:
             # What the label named until now stays in reach.
             parents = dict.fromkeys(each for each in (previous, before) if each is not None)
@@ -166,11 +168,12 @@ class GitStore(Trees):
         self._point(commit, *dict.fromkeys((label, "last") if last else (label,)))
         if label == "base":
             self.base = commit
+        since = set(changed) ^ set(self.changes(compared, self.tree_of(previous))) if previous else ()
         return Snapshot(
             commit=commit,
             tree=tree,
-            changed_files=len(changed) if previous else 0,
-            diff_files=len(self.changes(self.tree_of(base), tree)) if base else 0,
+            changed_files=len({entry.path for entry in since}),
+            diff_files=len(changed) if base else 0,
             warnings=self._warnings(first=base is None),
         )
 
@@ -281,19 +284,19 @@ class GitStore(Trees):
         return self.patch(self.base, snapshot.commit, limit)
 
     def _distrust_times(self) -> bool:
-        """Have files read again that changed as the last snapshot was taken, or just before; see ``index.doubt``.
+        """Have files read again that changed as the last snapshot was taken, or just before; see ``Index.doubted``.
 
         False if there is no index that can be gone on with: it is made anew.
         """
         since = self._since
-        data = self._index.read_bytes() if self._index.exists() else b""
-        whole = index.is_whole(data)
+        found = Index(self._index.read_bytes() if self._index.exists() else b"")
+        whole = found.is_whole()
         if not whole:
             self._index.unlink(missing_ok=True)
         else:
             began = since.stat().st_mtime if since.exists() else 0.0
-            if (known := index.doubted(data, began, os.fsencode(self._workspace))) is not data:
-                write_whole(self._index, known, durable=False)
+            if (known := found.doubted(began, os.fsencode(self._workspace))) is not found:
+                write_whole(self._index, known.data, durable=False)
         # What is read from here on is doubted by the next snapshot, also if this one is cut.
         since.touch()
         return whole
@@ -322,8 +325,8 @@ class GitStore(Trees):
         place += b"/" + name
         return bool(name) and (os.path.islink(place) or os.path.isfile(place))  # noqa: PTH113, PTH114 - bytes
 
-    def _recorded(self, previous: str, *, first: bool) -> tuple[str, list[Entry]]:
-        """The workspace as a tree, and how that differs from the previous one."""
+    def _recorded(self, compared: str, *, first: bool) -> tuple[str, list[Entry]]:
+        """The workspace as a tree, and how that differs from another one."""
         said = ""
         for _ in range(MAX_NESTED):
             added = self._try(["add", "--all", "--", "."])
@@ -331,7 +334,7 @@ class GitStore(Trees):
                 if first:
                     self._track_what_the_user_tracks()
                 tree = self._git(["write-tree"]).decode("ascii").strip()
-                changed = self.changes(previous, tree)
+                changed = self.changes(compared, tree)
                 nested = [entry.path for entry in changed if entry.after[0] == GITLINK]
                 if not nested:
                     return tree, changed

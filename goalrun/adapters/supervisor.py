@@ -36,6 +36,7 @@ LAST_SECONDS = 0.5
 """What a supervisor has, once goalrun is gone, before its guardian ends the command in its place."""
 CHILD_ROUNDS = 200
 LINUX = sys.platform == "linux"
+LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
 def say(**message: object) -> None:
@@ -47,7 +48,7 @@ def say(**message: object) -> None:
 def prctl(option: int, value: int) -> None:
     """Set an attribute of this process, where the system has prctl."""
     if LINUX:
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+        LIBRARY.prctl(option, value, 0, 0, 0)
 
 
 def read_order() -> "dict[str, Any]":
@@ -325,6 +326,45 @@ class Supervision:
                 pass
 
 
+def nursery() -> None:
+    """Fork a supervisor for every three descriptors that come over standard input, a socket: its 0, 1 and 2.
+
+    The answer is its process id. Ends with the socket; the supervisors have life lines of their own.
+    """
+    import fcntl  # noqa: F401 - by every supervisor, as the next: imported once
+    import gc
+    import socket
+    import warnings  # noqa: F401
+
+    ignore_a_terminal()
+    # Nobody here waits for supervisors: the system clears them away.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    line = socket.socket(fileno=0)
+    # What never changes is shared with the children for as long as nobody counts its references anew.
+    gc.freeze()
+    while True:
+        asked, descriptors, _, _ = socket.recv_fds(line, 1, 3)
+        if not asked:
+            os._exit(0)
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            main()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        line.send(pid.to_bytes(4, "big"))
+
+
+def ignore_a_terminal() -> None:
+    """A terminal's signals are for goalrun, which then says what is to be done."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def guard() -> None:
     """Become two processes: the one that returns supervises; the other sees to the end, whatever becomes of it."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -364,9 +404,6 @@ def guard() -> None:
 
 def main() -> None:
     """Supervise one command."""
-    # A terminal's signals are for goalrun, which then says what is to be done.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     guard()
     order = read_order()
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -46,7 +46,7 @@ def harness_changed(path: str, base: bytes, now: bytes) -> bool:
 
 def is_mixed_manifest(path: str) -> bool:
     """Whether a file mixes product and harness."""
-    return PurePosixPath(path).name.casefold() in FREE_TABLES
+    return path.rpartition("/")[2].casefold() in FREE_TABLES
 
 
 def _harness(name: str, content: bytes, free: frozenset[str]) -> dict[str, object]:

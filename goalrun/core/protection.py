@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from posixpath import join, normpath
+from posixpath import join, normpath, splitext
 from typing import Literal
 
 from goalrun.core import commands
@@ -133,8 +133,13 @@ def _translate(glob: str, place: int) -> tuple[str, int]:
 
 def matches(path: str, globs: Iterable[str]) -> bool:
     """Whether any of the globs matches the path or a folder that it is in."""
-    folded = path.casefold()
-    return any(_pattern(glob).fullmatch(folded) for glob in globs)
+    return _any_of(tuple(globs)).fullmatch(path.casefold()) is not None
+
+
+@lru_cache(maxsize=256)
+def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
+    nothing = "(?!)"
+    return re.compile("|".join(f"(?:{_pattern(glob).pattern})" for glob in globs) or nothing, re.DOTALL)
 
 
 def bad_glob(glob: str) -> str:
@@ -296,13 +301,15 @@ class Protection(Value):
 
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""
-        pure = PurePosixPath(path)
-        if pure.suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
+        name = path.rpartition("/")[2]
+        suffix = splitext(name)[1]
+        if suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
             return True
-        if pure.name in SYSTEM_PROGRAMS:
+        if name in SYSTEM_PROGRAMS:
             return True
-        if pure.suffix not in MODULE_SUFFIXES:
+        if suffix not in MODULE_SUFFIXES:
             return False
+        pure = PurePosixPath(path)
         return any(self._eclipses(part) for part in (pure, *pure.parents) if part.name)
 
     def _eclipses(self, part: PurePosixPath) -> bool:

@@ -401,6 +401,17 @@ def test_a_command_that_stops_its_supervisor_gets_no_more_time_by_it(tmp_path: P
     assert not any(map(alive, pids_in(pids)))
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_command_that_gets_at_the_nursery_keeps_nothing_else_from_running(
+    tmp_path: Path, pids: Path, number: signal.Signals
+) -> None:
+    done(shell(tmp_path, "true"))
+    (nursery,) = (each for each in psutil.Process().children() if "nursery" in each.cmdline()[-1])
+    assert done(shell(tmp_path, f"kill -{number} {nursery.pid}; echo $$ > {pids}; exit 7")).exit_code == 7
+    assert done(shell(tmp_path, "exit 8")).exit_code == 8
+    assert not any(map(alive, pids_in(pids)))
+
+
 def test_a_command_that_stops_its_supervisor_can_still_be_interrupted(tmp_path: Path, pids: Path) -> None:
     def poll() -> None:
         if pids.exists():

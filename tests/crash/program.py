@@ -43,7 +43,7 @@ def label(event: str, arguments: tuple[Any, ...]) -> str | None:
         return str(arguments[0])
     if event == "subprocess.Popen":
         words = [os.fsdecode(word) for word in arguments[1]]
-        what = "goalrun" if "goalrun" in words else "supervisor" if "-I" in words else Path(words[0]).name
+        what = "goalrun" if "goalrun" in words else "nursery" if "-I" in words else Path(words[0]).name
         return f"start of {what}"
     if event in OF_PATHS or (event == "open" and _for_writing(*arguments)):
         place = arguments[1 if event == "os.rename" else 0]

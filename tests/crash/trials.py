@@ -246,11 +246,12 @@ def _strike(process: subprocess.Popen[bytes], seconds: float, *, everything: boo
 
 
 def _strike_supervisor(process: subprocess.Popen[bytes], what: str, which: int) -> bool:
-    """Kill or stop the so manieth supervisor that a run starts; whether there was one."""
+    """Kill or stop the so manieth supervisor that a run starts, the nursery first; whether there was one."""
     met: set[int] = set()
     while process.poll() is None:
         with suppress(psutil.Error):
-            for child in psutil.Process(process.pid).children():
+            children = psutil.Process(process.pid).children()
+            for child in (*children, *(below for each in children for below in each.children())):
                 if any("supervisor" in word for word in child.cmdline()) and child.pid not in met:
                     met.add(child.pid)
                     if len(met) == which:
