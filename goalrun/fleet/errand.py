@@ -27,6 +27,8 @@ from goalrun.fleet.journal import Order
 from goalrun.wiring.parts import open_store
 from goalrun.wiring.session import Session
 
+PUSHES = 3
+"""Failures after which a branch that cannot be pushed is delivered as a bundle."""
 LONGEST_SECONDS = 90 * 86_400.0
 NO_QUOTA = "rate_limited"
 T = TypeVar("T")
@@ -255,16 +257,23 @@ class Errand:
             if held is None:
                 self._outcome = None
                 return
-            told = self._pushed(mirror, commit, branch) if self._way.push else "this worker does not push"
-            if told:
-                with clones.bundle(mirror, commit, row["base"], branch) as file:
-                    db.execute("DELETE FROM part WHERE goal = %s AND kind = %s", [mine.id, objects.BUNDLE])
-                    objects.put(db, mine.id, objects.BUNDLE, commit, file)
+            failed = self._pushed(mirror, commit, branch) if self._way.push else "this worker does not push"
+            if failed and self._way.push and row["failures"] < PUSHES - 1:
+                self._outcome = "given back"
+                goals.give_back(db, mine, failed, failed=True)
+                return
+            delivered = self._bundled(db, mirror, commit, branch, failed) if failed else f"{branch} {commit}"
             moved = self._way.mirrors.tip(mirror, row["repo"], row["ref"])
             if moved and moved != row["base"]:
                 detail = f"{detail}; {row['ref']} has moved since from {row['base'][:12]} to {moved[:12]}"
-            delivered = f"bundle of {commit}: {told}" if told else f"{branch} {commit}"
             goals.end(db, mine, "achieved", detail, delivered)
+
+    def _bundled(self, db: Connection, mirror: Path, commit: str, branch: str, why: str) -> str:
+        """Deliver a file; how it becomes the branch."""
+        with clones.bundle(mirror, commit, self._row["base"], branch) as file:
+            db.execute("DELETE FROM part WHERE goal = %s AND kind = %s", [self.mine.id, objects.BUNDLE])
+            objects.put(db, self.mine.id, objects.BUNDLE, commit, file)
+        return f"bundle of {commit} (goalrun fleet show {self.mine.id} --bundle FILE): {why}"
 
     def _pushed(self, mirror: Path, commit: str, branch: str) -> str:
         """Push; why it could not be, "" where it was."""

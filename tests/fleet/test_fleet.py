@@ -4,38 +4,15 @@ import datetime
 import json
 import os
 import signal
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
-from fleet.place import Place, Server, bare, needs_postgresql, server
+from fleet.place import QUICK, Place, bare, goal, needs_postgresql, robot, server
 from fleet.storm import Plan, Storm, namespaces
-from support import CHECK, CODE, GOOD_WORKER, TESTS, git, script, slow, wait_until
+from support import CHECK, CODE, GOOD_WORKER, TESTS, git, slow, wait_until
 
 pytestmark = needs_postgresql
 FILES = {"shop.py": CODE, "tests/test_shop.py": TESTS}
-QUICK = 'objective = "finish"\nchecks = ["test -e done"]\n'
-numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as made:
-        yield made
-
-
-@pytest.fixture
-def place(tmp_path: Path, postgresql: Server) -> Iterator[Place]:
-    made = Place(tmp_path, postgresql, url=postgresql.database(f"try_{next(numbers)}"))
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-def goal(repo: Path, worker: str, more: str = "") -> str:
-    return f'[[goals]]\nrepo = "{repo}"\n{QUICK}worker_cmd = {json.dumps(worker)}\n{more}\n'
 
 
 def test_goals_of_a_file_are_achieved_and_delivered_as_one_branch_each(place: Place) -> None:
@@ -138,15 +115,6 @@ def test_goals_are_stopped_paused_resumed_and_tried_again(place: Place) -> None:
     assert place.workers[0].wait(timeout=30) == 0
     late = place.submit(goal(other, "touch done"))[0]
     assert place.goal(late)["state"] == "queued"
-
-
-def robot(folder: Path, body: str) -> str:
-    """A goal whose agent prints JSON; see docs/agents.md."""
-    command = json.dumps(script(folder / "robot.py", "import json, os, pathlib, sys, time\n" + body).split())
-    return (
-        f'worker = "robot"\n[goals.agents.robot]\ncommand = {command}\nreads = "find"\n[goals.agents.robot.find]\n'
-        'total_tokens = "$.tokens"\nusd = "$.usd"\nlimited = "$.limited"\nreset = "$.reset"\n'
-    )
 
 
 def test_what_a_submission_may_spend_ends_its_goals_before_the_next_turn(place: Place) -> None:
@@ -275,5 +243,5 @@ def test_a_wrong_password_and_tables_of_another_goalrun_are_refused(place: Place
     assert (older.code, "older goalrun" in older.err) == (2, True)
     place.sql("UPDATE fleet SET format = 1 RETURNING 1")
     assert place.run("init").out == "the fleet is up to date\n"
-    empty = place.run("list", "--database", place.server.database(f"try_{next(numbers)}"))
+    empty = place.run("list", "--database", place.server.database(f"{place.url.rpartition('/')[2]}_empty"))
     assert (empty.code, "there is no fleet in this database" in empty.err) == (2, True)
