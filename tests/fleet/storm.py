@@ -242,8 +242,8 @@ class Storm:
         self.place.end()
         self.history.say("all workers have ended")
         for name in self._alive:
-            machine = self.place.folder / name
-            left = [path.name for folder in ("state/goals", "state-worktrees") for path in (machine / folder).glob("g-*")]
+            places = [self.place.folder / name / where for where in ("state/goals", "state-worktrees")]
+            left = [path.name for folder in places for path in folder.glob("g-*")]
             self.history.expect(not left, f"{name} kept {left}")
 
 
