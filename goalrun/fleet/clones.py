@@ -30,7 +30,7 @@ class Mirrors(NamedTuple):
     Attributes:
         home: the state folder.
         credentials: a git configuration file, for reaching repositories alone; None for none.
-        poll: called while waiting for another slot of this machine.
+        poll: called while waiting for a repository, or for another slot of this machine; what it raises ends that.
     """
 
     home: Path
@@ -67,7 +67,7 @@ class Mirrors(NamedTuple):
             remove_tree(mirror)
             git.checked(["init", "--quiet", "--bare", "--template=", str(mirror)], mirror.parent)
         words = ["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--", repo, "+refs/*:refs/*"]
-        git.checked(words, mirror, self._reaching())
+        git.require_success(words, self._reach(words, mirror))
         if known and _has(mirror, known):
             return known
         if known:
@@ -79,7 +79,7 @@ class Mirrors(NamedTuple):
 
     def tip(self, mirror: Path, repo: str, ref: str) -> str:
         """Where a branch of a repository is now; "" where that is not known."""
-        found = git.run(["ls-remote", "--", repo, f"refs/heads/{ref}"], mirror, self._reaching())
+        found = self._reach(["ls-remote", "--", repo, f"refs/heads/{ref}"], mirror)
         return found.stdout[:40].decode("ascii") if found.status == 0 else ""
 
     def push(self, mirror: Path, repo: str, commit: str, branch: str) -> None:
@@ -92,11 +92,14 @@ class Mirrors(NamedTuple):
             GitFailed: it cannot be made.
         """
         words = ["push", "--quiet", "--no-verify", "--", repo, f"{commit}:refs/heads/{branch}"]
-        if git.run(words, mirror, self._reaching()).status == 0:
-            return
-        if (lock := _lock_of(repo, branch)) is not None:
+        pushed = self._reach(words, mirror)
+        if pushed.status != 0 and (lock := _lock_of(repo, branch)) is not None:
             lock.unlink(missing_ok=True)
-        git.checked(words, mirror, self._reaching())
+            pushed = self._reach(words, mirror)
+        git.require_success(words, pushed)
+
+    def _reach(self, words: list[str], mirror: Path) -> git.Output:
+        return git.follow(words, mirror, self._reaching(), lambda _: self.poll())
 
     def _reaching(self) -> dict[str, str]:
         # A line that is dead ends the command, and not the night.

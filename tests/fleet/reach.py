@@ -44,8 +44,9 @@ class Ssh:
         (folder / "authorized").write_text(f'{keys["all"]}restrict,command="{script}" {keys["fetch"]}', "utf-8")
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {keys['host']}", encoding="utf-8")
         (folder / "config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
-            "StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n",
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
+            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n"
+            "PasswordAuthentication no\nPermitRootLogin prohibit-password\n",
             encoding="utf-8",
         )
 

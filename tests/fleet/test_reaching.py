@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
-from fleet.place import Place, bare, copies, goal, needs_postgresql
+from fleet.place import Gates, Place, bare, copies, goal, needs_postgresql
 from fleet.reach import http, needs_sshd, sshd
 from support import git, wait_until
 
@@ -84,3 +85,46 @@ def test_what_was_locked_by_a_worker_that_was_killed_stops_nobody(place: Place, 
     again = place.wait(second)[0]
     assert (again["state"], again["failures"]) == ("achieved", 0), again
     assert again["base"] == git(repo, "rev-parse", "main").strip()
+
+
+def test_a_push_that_takes_longer_than_the_server_is_patient_is_made_once(place: Place) -> None:
+    repo = bare(place.folder / "repo.git", {"a": ""})
+    hook = repo / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    # Of a heartbeat of 1 s, a transaction that says nothing is ended after 1.5.
+    hook.write_text(f"#!/bin/sh\necho x >> {place.folder}/pushes\nsleep 3\n", "utf-8")
+    hook.chmod(0o755)
+    name = place.submit(goal(repo, "touch done"))[0]
+    place.worker("one")
+    assert place.wait(name)[0]["delivered"].startswith("goalrun/")
+    assert (place.folder / "pushes").read_text("utf-8") == "x\n"
+    assert "waiting for the database" not in place.said("one")
+
+
+def test_a_repository_that_never_answers_keeps_no_worker_from_ending(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        name = place.submit(goal(f"git://127.0.0.1:{listening.getsockname()[1]}/repo.git", "touch done"))[0]
+        worker = place.worker("one")
+        with listening.accept()[0]:
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(timeout=30) == 0
+    row = place.goal(name)
+    assert (row["state"], row["worker"], row["failures"]) == ("queued", None, 0), row
+    assert "worker one ends" in row["detail"]
+
+
+def test_what_a_killed_worker_left_is_cleared_by_the_next_one_there(place: Place) -> None:
+    repo = bare(place.folder / "repo.git", {"a": ""})
+    gates = Gates(place.folder / "gates")
+    name = place.submit(goal(repo, gates.worker("goal")))[0]
+    first = place.worker("one")
+    gates.wait("goal")
+    first.kill()
+    first.wait()
+    left = [place.folder / "one/state/goals" / name, place.folder / "one/state-worktrees" / name]
+    assert [path.exists() for path in left] == [True, True]
+    gates.let_go("goal")
+    place.worker("two")
+    assert place.wait(name)[0]["takeovers"] == 1
+    place.worker("one")
+    wait_until(lambda: not any(path.exists() for path in left), "what was left goes")
