@@ -18,6 +18,7 @@ from goalrun.adapters.lock import held
 from goalrun.adapters.process import Command, run
 from goalrun.adapters.views import JOURNAL, RUN_LOCK
 from goalrun.core.events import GoalCreated, Record
+from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalState, State
 from goalrun.core.spec import GoalSpec, VerificationSpec
 from goalrun.errors import EnvironmentFailure, GitFailed, GoalrunError, Interrupted, UnknownGoal, UserError
@@ -32,6 +33,7 @@ from goalrun.wiring.session import Session
 PUSHES = 3
 """Failures after which a branch that cannot be pushed is delivered as a bundle."""
 LONGEST_SECONDS = 90 * 86_400.0
+MOST_SAID = 1000
 NO_QUOTA = "rate_limited"
 T = TypeVar("T")
 MakeSpec = Callable[[str, tuple[Path, str], str], GoalSpec]
@@ -97,7 +99,8 @@ class Errand:
             self._say(lambda db: goals.give_back(db, mine, why))
         except (GoalrunError, OSError) as failure:
             hint = getattr(failure, "hint", "")
-            detail = f"{failure}; {hint}" if hint else str(failure)
+            # What git says comes from elsewhere.
+            detail = one_line(f"{failure}; {hint}" if hint else str(failure), MOST_SAID)
             self._way.tell(f"{mine.id}: {detail}")
             # What a goal file is wrong about will not be right elsewhere.
             final = isinstance(failure, UserError) and not isinstance(failure, UnknownGoal)
@@ -217,7 +220,7 @@ class Errand:
                 self._outcome = NO_QUOTA
             else:
                 self._outcome = "given back"
-                goals.give_back(db, mine, f"its run ended without an end: {self._last_line()}", failed=True)
+                goals.give_back(db, mine, f"its run ended without an end: {one_line(self._last_line())}", failed=True)
         else:
             goals.end(db, mine, state, detail)
 
@@ -286,7 +289,7 @@ class Errand:
         try:
             self._way.mirrors._replace(poll=stay).push(mirror, self._row["repo"], commit, branch)
         except GitFailed as failure:
-            return str(failure)
+            return one_line(str(failure), MOST_SAID)
         return ""
 
 
