@@ -21,6 +21,7 @@ from psycopg.rows import DictRow, dict_row
 from support import GOALRUN, Done, Program, git, repository, script, wait_until
 
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+LOOPBACK = "127.0.0.1"
 QUICK = 'objective = "finish"\nchecks = ["test -e done"]\n'
 needs_postgresql = pytest.mark.skipif(not FOLDERS, reason="needs PostgreSQL: apt-get install postgresql")
 
@@ -34,7 +35,7 @@ def free_port() -> int:
 class Server:
     """A PostgreSQL server of its own; as its packages want it, never run by root."""
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = LOOPBACK) -> None:
         # Not below pytest's own folder, which only its user may enter.
         folder = Path(tempfile.mkdtemp(prefix="goalrun-postgresql-"))
         self.address = address
@@ -98,7 +99,7 @@ class Server:
 
 
 @contextmanager
-def server(address: str = "127.0.0.1") -> Iterator[Server]:
+def server(address: str = LOOPBACK) -> Iterator[Server]:
     made = Server(address)
     try:
         yield made
@@ -189,7 +190,7 @@ class Place:
 
 
 @contextmanager
-def daemon(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
+def daemon(folder: Path, address: str = LOOPBACK) -> Iterator[str]:
     """Git's own server, for all repositories of a folder; the beginning of their addresses."""
     port = free_port()
     words = ["--reuseaddr", "--export-all", "--enable=receive-pack", f"--listen={address}"]
