@@ -223,6 +223,9 @@ def test_what_a_repository_says_runs_with_no_secret_of_the_fleet(place: Place) -
         (("submit", "/no/such.toml"), "cannot read /no/such.toml"),
         (("status", "g-nothing"), "the fleet has no goal"),
         (("limit", "day", "--at-once", "3"), "for an account or a label"),
+        (("limit", "day", "--max-usd", "nan"), "no number from 0 on"),
+        (("worker", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
+        (("worker", "--credentials", "/no/such"), "there is no file /no/such"),
     ],
 )
 def test_bad_input_is_told_in_one_line(place: Place, words: tuple[str, ...], told: str) -> None:
