@@ -14,6 +14,7 @@ import growth
 import measure
 import program
 import turns
+import workers
 
 PARTS = {
     "turn": turns.run,
@@ -22,6 +23,7 @@ PARTS = {
     "journal": program.journal,
     "flow": flows.run,
     "growth": growth.run,
+    "fleet": workers.run,
 }
 
 

@@ -142,7 +142,7 @@ def stream(
     """
     finished = _execute(arguments, cwd, env, stdin, output)
     output.flush()
-    _require_success(arguments, finished)
+    require_success(arguments, finished)
 
 
 def follow(
@@ -151,8 +151,8 @@ def follow(
     env: Mapping[str, str],
     poll: Callable[[int], None],
     stdin: IO[bytes] | None = None,
-) -> int:
-    """Run git where that can take long; its exit status.
+) -> Output:
+    """Run git where that can take long; of what it said, the beginning.
 
     Args:
         arguments: git's.
@@ -170,14 +170,16 @@ def follow(
         words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
     )
     process, lines = running.proc, 0
+    said: dict[IO[bytes], bytes] = {}
     assert process is not None  # noqa: S101 - just started; for the type checker
     try:
-        open_streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream is not None]
+        open_streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
         while open_streams:
             poll(lines)
             for stream in select.select(open_streams, [], [], TICK_SECONDS)[0]:
-                data = os.read(stream, READ_BYTES)
+                data = os.read(stream.fileno(), READ_BYTES)
                 lines += data.count(b"\n")
+                said[stream] = (said.get(stream, b"") + data)[:READ_BYTES]
                 if not data:
                     open_streams.remove(stream)
     except BaseException:
@@ -186,7 +188,8 @@ def follow(
     finally:
         process.communicate()
     reached(f"git {_verb(arguments)} after")
-    return int(process.returncode)
+    out, err = (said.get(stream, b"") if stream is not None else b"" for stream in (process.stdout, process.stderr))
+    return Output(int(process.returncode), out, err.decode("utf-8", "replace"))
 
 
 def _execute(
@@ -235,11 +238,16 @@ def checked(
         GitFailed: git cannot be started, or does not succeed.
     """
     output = run(arguments, cwd, env, stdin)
-    _require_success(arguments, output)
+    require_success(arguments, output)
     return output.stdout
 
 
-def _require_success(arguments: Sequence[str | bytes], output: Output) -> None:
+def require_success(arguments: Sequence[str | bytes], output: Output) -> None:
+    """Refuse what git did not do.
+
+    Raises:
+        GitFailed: its exit status says so.
+    """
     if output.status != 0:
         said = " ".join(output.stderr.split())[:500]
         raise GitFailed(f"git {_verb(arguments)} failed with status {output.status}: {said}")

@@ -119,7 +119,7 @@ class GitStore(Trees):
         with suppress(FileNotFoundError), shelf.open("rb") as pack:
             words = ["index-pack", "--stdin", "--fix-thin"]
             os.utime(shelf)
-            if git.follow(words, self.path, self._environment(), watch, pack) != 0:
+            if git.follow(words, self.path, self._environment(), watch, pack).status != 0:
                 shelf.unlink(missing_ok=True)
         self._since.touch()
         # It may fail, on nested repositories; the snapshot sees to that.

@@ -1,6 +1,7 @@
 """The bodies of the commands that change a fleet, and of the one that works for it."""
 
 import getpass
+import math
 import os
 import shutil
 import socket
@@ -54,7 +55,7 @@ def submit(
 ) -> int:
     """Queue the goals of a file, or one."""
     who = submitter or getpass.getuser()
-    given = {key: value for key, value in one.items() if value not in {None, "", ()} and value != []}
+    given = {key: value for key, value in one.items() if value or value == 0}
     if file is not None and given.get("repo"):
         raise SettingsError("both a file and --repo are given", hint="give one of them")
     if file is None and not given.get("repo"):
@@ -234,8 +235,11 @@ def limit(
         raise SettingsError(f"--at-once is for an account or a label, not for a {scope}")
     if scope == "label" and (usd is not None or tokens is not None):
         raise SettingsError("what a label's goals spend is not counted", hint="bound their account or submission")
-    if all(each is None for each in given) or any(each is not None and each < 0 for each in given):
-        raise SettingsError("no bound is given, or one below zero", hint="--max-usd X, --max-tokens N or --at-once N")
+    known = [each for each in given if each is not None]
+    if not known or not all(0 <= each < math.inf for each in known):
+        raise SettingsError(
+            "no bound is given, or one that is no number from 0 on", hint="--max-usd X, --max-tokens N or --at-once N"
+        )
     with opened(find_fleet(database).url) as db:
         goals.set_bound(db, scope, name, usd=usd, tokens=tokens, at_once=at_once)  # type: ignore[arg-type]
     if as_json:

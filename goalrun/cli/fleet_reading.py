@@ -193,7 +193,7 @@ def _write_bundle(db: Connection, row: goals.Row, path: Path) -> None:
     if not found:
         path.unlink()
         raise SpecError(f"goal {row['id']} delivered no bundle: {row['delivered'] or 'nothing yet'}")
-    note(f"git fetch {path} goalrun/{row['id']}")
+    note(f"git fetch {path} goalrun/{row['id']}:goalrun/{row['id']}")
 
 
 def logs(database: str, name: str, *, follow: bool, as_json: bool) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
+from urllib.parse import unquote
 
 from goalrun.adapters import git
 from goalrun.adapters.clones import clones_of
@@ -29,7 +30,7 @@ class Mirrors(NamedTuple):
     Attributes:
         home: the state folder.
         credentials: a git configuration file, for reaching repositories alone; None for none.
-        poll: called while waiting for another slot of this machine.
+        poll: called while waiting for a repository, or for another slot of this machine; what it raises ends that.
     """
 
     home: Path
@@ -42,7 +43,11 @@ class Mirrors(NamedTuple):
         name = hashlib.sha256(repo.encode()).hexdigest()[:32]
         folder = private_folder(self.home / "mirrors")
         with held(folder / f"{name}.lock", self.poll):
-            yield folder / f"{name}.git"
+            mirror = folder / f"{name}.git"
+            # Whoever left them is dead; no ref has such a name (git-check-ref-format(1)).
+            for lock in (*mirror.glob("*.lock"), *mirror.glob("refs/**/*.lock")):
+                lock.unlink(missing_ok=True)
+            yield mirror
 
     def base(self, mirror: Path, repo: str, ref: str, known: str) -> str:
         """Bring a mirror up to date; the commit that a goal begins with.
@@ -62,7 +67,7 @@ class Mirrors(NamedTuple):
             remove_tree(mirror)
             git.checked(["init", "--quiet", "--bare", "--template=", str(mirror)], mirror.parent)
         words = ["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--", repo, "+refs/*:refs/*"]
-        git.checked(words, mirror, self._reaching())
+        git.require_success(words, self._reach(words, mirror))
         if known and _has(mirror, known):
             return known
         if known:
@@ -74,17 +79,27 @@ class Mirrors(NamedTuple):
 
     def tip(self, mirror: Path, repo: str, ref: str) -> str:
         """Where a branch of a repository is now; "" where that is not known."""
-        found = git.run(["ls-remote", "--", repo, f"refs/heads/{ref}"], mirror, self._reaching())
+        found = self._reach(["ls-remote", "--", repo, f"refs/heads/{ref}"], mirror)
         return found.stdout[:40].decode("ascii") if found.status == 0 else ""
 
     def push(self, mirror: Path, repo: str, commit: str, branch: str) -> None:
         """Make a branch of a repository; one that is there has to be the same.
 
+        A worker that is killed while it pushes to a path leaves the repository's lock of the branch there. Only workers
+        of this goal ever write the branch, and all of them the same commit: so it does not matter whose lock it was.
+
         Raises:
             GitFailed: it cannot be made.
         """
         words = ["push", "--quiet", "--no-verify", "--", repo, f"{commit}:refs/heads/{branch}"]
-        git.checked(words, mirror, self._reaching())
+        pushed = self._reach(words, mirror)
+        if pushed.status != 0 and (lock := _lock_of(repo, branch)) is not None:
+            lock.unlink(missing_ok=True)
+            pushed = self._reach(words, mirror)
+        git.require_success(words, pushed)
+
+    def _reach(self, words: list[str], mirror: Path) -> git.Output:
+        return git.follow(words, mirror, self._reaching(), lambda _: self.poll())
 
     def _reaching(self) -> dict[str, str]:
         # A line that is dead ends the command, and not the night.
@@ -92,8 +107,13 @@ class Mirrors(NamedTuple):
         settings += [(f"protocol.{name}.allow", "always") for name in PROTOCOLS]
         pairs = {f"GIT_CONFIG_KEY_{n}": key for n, (key, _) in enumerate(settings)}
         pairs |= {f"GIT_CONFIG_VALUE_{n}": value for n, (_, value) in enumerate(settings)}
-        own = {"GIT_CONFIG_GLOBAL": str(self.credentials)} if self.credentials is not None else {}
-        return {**pairs, "GIT_CONFIG_COUNT": str(len(settings)), "GIT_SSH_COMMAND": SSH, **own}
+        variables = {**pairs, "GIT_CONFIG_COUNT": str(len(settings)), "GIT_SSH_COMMAND": SSH}
+        if self.credentials is None:
+            return variables
+        # The variable would win over what the file says.
+        own = git.run(["config", "--file", str(self.credentials), "--get", "core.sshCommand"], self.home)
+        ssh = own.stdout.decode("utf-8", "replace").strip() or SSH
+        return {**variables, "GIT_CONFIG_GLOBAL": str(self.credentials), "GIT_SSH_COMMAND": ssh}
 
 
 def place_of(home: Path, goal: str, repo: str) -> Path:
@@ -140,6 +160,15 @@ def bundle(mirror: Path, commit: str, base: str, branch: str) -> IO[bytes]:
     finally:
         git.checked(["update-ref", "-d", f"refs/heads/{branch}"], mirror)
     return file
+
+
+def _lock_of(repo: str, branch: str) -> Path | None:
+    """Where a repository of this file system locks a branch; None for any other."""
+    place = Path(unquote(repo.removeprefix("file://")) if repo.startswith("file://") else repo)
+    if not place.is_absolute() or not place.is_dir():
+        return None
+    found = git.run(["rev-parse", "--git-path", f"refs/heads/{branch}.lock"], place)
+    return place / found.stdout.decode("utf-8").removesuffix("\n") if found.status == 0 else None
 
 
 def _has(mirror: Path, commit: str) -> bool:

@@ -1,21 +1,24 @@
 """One goal on one worker, from its claim to its end: cloned, rebuilt, run in a process of its own, delivered."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from goalrun.adapters.clock import SystemClock, utc_now
+from goalrun.adapters.clones import clones_of
 from goalrun.adapters.control import FileControl
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree, write_whole
+from goalrun.adapters.home import Home
 from goalrun.adapters.journal import replay, write_again
 from goalrun.adapters.lock import held
 from goalrun.adapters.process import Command, run
 from goalrun.adapters.views import JOURNAL, RUN_LOCK
 from goalrun.core.events import GoalCreated, Record
+from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalState, State
 from goalrun.core.spec import GoalSpec, VerificationSpec
 from goalrun.errors import EnvironmentFailure, GitFailed, GoalrunError, Interrupted, UnknownGoal, UserError
@@ -27,7 +30,10 @@ from goalrun.fleet.journal import Order
 from goalrun.wiring.parts import open_store
 from goalrun.wiring.session import Session
 
+PUSHES = 3
+"""Failures after which a branch that cannot be pushed is delivered as a bundle."""
 LONGEST_SECONDS = 90 * 86_400.0
+MOST_SAID = 1000
 NO_QUOTA = "rate_limited"
 T = TypeVar("T")
 MakeSpec = Callable[[str, tuple[Path, str], str], GoalSpec]
@@ -93,7 +99,8 @@ class Errand:
             self._say(lambda db: goals.give_back(db, mine, why))
         except (GoalrunError, OSError) as failure:
             hint = getattr(failure, "hint", "")
-            detail = f"{failure}; {hint}" if hint else str(failure)
+            # What git says comes from elsewhere.
+            detail = one_line(f"{failure}; {hint}" if hint else str(failure), MOST_SAID)
             self._way.tell(f"{mine.id}: {detail}")
             # What a goal file is wrong about will not be right elsewhere.
             final = isinstance(failure, UserError) and not isinstance(failure, UnknownGoal)
@@ -104,12 +111,7 @@ class Errand:
             )
         finally:
             with suppress(GoalrunError, OSError):
-                self._clear()
-
-    def _clear(self) -> None:
-        """Nothing of a goal stays on a worker: the database has all of it."""
-        remove_tree(self._place.parent)
-        self._way.session.home.remove(self.mine.id)
+                clear(self._way.session.home, mine.id)
 
     def _say(self, what: Callable[[Connection], T]) -> T:
         def once() -> T:
@@ -218,7 +220,7 @@ class Errand:
                 self._outcome = NO_QUOTA
             else:
                 self._outcome = "given back"
-                goals.give_back(db, mine, f"its run ended without an end: {self._last_line()}", failed=True)
+                goals.give_back(db, mine, f"its run ended without an end: {one_line(self._last_line())}", failed=True)
         else:
             goals.end(db, mine, state, detail)
 
@@ -245,34 +247,70 @@ class Errand:
         store = self._folder / "store.git"
         at = row["created_at"].astimezone(UTC).isoformat(timespec="seconds")
         tree = state.turns[-1].outcome.snapshot.tree
-        with self._way.mirrors.of(row["repo"]) as mirror, db.transaction():
+        with self._way.mirrors.of(row["repo"]) as mirror:
             commit = clones.commit_of(mirror, store, tree, row["base"], mine.id, at)
-            # Held until it is done: nobody takes the goal over in between. If this process is stopped meanwhile, or the
-            # push takes too long, the server lets go; whoever has the goal then pushes the same commit.
-            held = db.execute(
-                "SELECT FROM goal WHERE id = %s AND attempt = %s FOR UPDATE", [mine.id, mine.attempt]
-            ).fetchone()
-            if held is None:
-                self._outcome = None
-                return
-            told = self._pushed(mirror, commit, branch) if self._way.push else "this worker does not push"
-            if told:
-                with clones.bundle(mirror, commit, row["base"], branch) as file:
-                    db.execute("DELETE FROM part WHERE goal = %s AND kind = %s", [mine.id, objects.BUNDLE])
-                    objects.put(db, mine.id, objects.BUNDLE, commit, file)
             moved = self._way.mirrors.tip(mirror, row["repo"], row["ref"])
             if moved and moved != row["base"]:
                 detail = f"{detail}; {row['ref']} has moved since from {row['base'][:12]} to {moved[:12]}"
-            delivered = f"bundle of {commit}: {told}" if told else f"{branch} {commit}"
-            goals.end(db, mine, "achieved", detail, delivered)
+            with db.transaction():
+                self._hand_in(db, mirror, commit, branch, detail)
 
-    def _pushed(self, mirror: Path, commit: str, branch: str) -> str:
-        """Push; why it could not be, "" where it was."""
+    def _hand_in(self, db: Connection, mirror: Path, commit: str, branch: str, detail: str) -> None:
+        row, mine = self._row, self.mine
+        # Held until it is done: nobody takes the goal over in between. If this process is stopped meanwhile, the server
+        # lets go; whoever has the goal then pushes the same commit.
+        held = db.execute("SELECT FROM goal WHERE id = %s AND attempt = %s FOR UPDATE", [mine.id, mine.attempt])
+        if held.fetchone() is None:
+            self._outcome = None
+            return
+        failed = self._pushed(db, mirror, commit, branch) if self._way.push else "this worker does not push"
+        if failed and self._way.push and row["failures"] < PUSHES - 1:
+            self._outcome = "given back"
+            goals.give_back(db, mine, failed, failed=True)
+            return
+        delivered = self._bundled(db, mirror, commit, branch, failed) if failed else f"{branch} {commit}"
+        goals.end(db, mine, "achieved", detail, delivered)
+
+    def _bundled(self, db: Connection, mirror: Path, commit: str, branch: str, why: str) -> str:
+        """Deliver a file; how it becomes the branch."""
+        with clones.bundle(mirror, commit, self._row["base"], branch) as file:
+            db.execute("DELETE FROM part WHERE goal = %s AND kind = %s", [self.mine.id, objects.BUNDLE])
+            objects.put(db, self.mine.id, objects.BUNDLE, commit, file)
+        return f"bundle of {commit} (goalrun fleet show {self.mine.id} --bundle FILE): {why}"
+
+    def _pushed(self, db: Connection, mirror: Path, commit: str, branch: str) -> str:
+        """Push; why it could not be, "" where it was. A push that has lost its transaction ends."""
+
+        def stay() -> None:
+            self._way.leave()
+            # The server ends the transaction of a process that says nothing.
+            db.execute("SELECT 1")
+
         try:
-            self._way.mirrors.push(mirror, self._row["repo"], commit, branch)
+            self._way.mirrors._replace(poll=stay).push(mirror, self._row["repo"], commit, branch)
         except GitFailed as failure:
-            return str(failure)
+            return one_line(str(failure), MOST_SAID)
         return ""
+
+
+def clear(home: Home, goal: str) -> None:
+    """Nothing of a goal stays on a worker: the database has all of it."""
+    remove_tree(clones_of(home.path) / goal)
+    home.remove(goal)
+
+
+def tidy(home: Home, db: Connection, running: Container[str]) -> None:
+    """Clear what a worker that was killed left here: goals that nobody has under the number that they have."""
+    for goal in home.ids():
+        order = home.folder(goal) / ORDER
+        if goal in running or not order.exists():
+            continue
+        attempt = Order.model_validate_json(order.read_bytes()).attempt
+        found = db.execute(
+            "SELECT FROM goal WHERE id = %s AND attempt = %s AND worker IS NOT NULL", [goal, attempt]
+        ).fetchone()
+        if found is None:
+            clear(home, goal)
 
 
 def _moved(spec: GoalSpec, place: Path, session: Session) -> GoalSpec:

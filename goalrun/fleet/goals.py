@@ -127,12 +127,14 @@ def set_bound(
 def open_queues(db: Connection, labels: Iterable[str], agents: Iterable[str]) -> list[str]:
     """The queues that a worker may take a goal from now, the one whose turn it is first.
 
-    The highest priority first, then the submitter with the fewest goals under way, then the oldest. Left out are those
-    that need a label or an agent that the worker has not, and those of an account or label that is parked or full.
+    The highest priority first, then the submitter with the fewest goals under way, then the oldest; goals whose branch
+    is busy are passed over. Left out are those that need a label or an agent that the worker has not, and those of an
+    account or label that is parked or full.
     """
     rows = db.execute(
         """
-        WITH RECURSIVE busy AS MATERIALIZED (SELECT submitter, account, labels FROM goal WHERE worker IS NOT NULL),
+        WITH RECURSIVE busy AS MATERIALIZED (
+            SELECT submitter, account, labels, repo, ref FROM goal WHERE worker IS NOT NULL),
         -- A loose index scan: there are few queues, and thousands of goals in each.
         known (queue) AS (
             (SELECT queue FROM goal WHERE worker IS NULL AND ended_at IS NULL ORDER BY queue LIMIT 1)
@@ -144,6 +146,7 @@ def open_queues(db: Connection, labels: Iterable[str], agents: Iterable[str]) ->
             SELECT first.* FROM known, LATERAL (
                 SELECT queue, submitter, account, labels, agent, priority, created_at FROM goal
                 WHERE worker IS NULL AND ended_at IS NULL AND goal.queue = known.queue
+                  AND (repo, ref) NOT IN (SELECT repo, ref FROM busy)
                 ORDER BY priority DESC, created_at LIMIT 1) AS first)
         SELECT queue FROM free
         WHERE labels <@ %(labels)s::text[] AND (agent = '' OR agent = ANY(%(agents)s::text[]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
 from goalrun.core.value import Text, Value
 from goalrun.errors import SettingsError
@@ -38,6 +38,19 @@ def _ref(value: object) -> object:
     return value
 
 
+def _shown(value: str) -> str:
+    if any(not sign.isprintable() for sign in value):
+        raise ValueError(f"{value!r} holds characters that cannot be shown")
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it holds a NUL character")
+    return value
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), AfterValidator(_shown)]
 Repo = Annotated[Text, BeforeValidator(_repo)]
 Ref = Annotated[Text, BeforeValidator(_ref)]
 Label = Annotated[str, Field(pattern=r"^[\w.:-]{1,64}$")]
@@ -53,14 +66,14 @@ class Wanted(Value):
         account: whose quota it uses; goals of one wait together.
     """
 
-    key: Text
+    key: Annotated[Name, Field(min_length=1)]
     repo: Repo
     ref: Ref
     file: str
-    objective: Text
+    objective: Annotated[Text, AfterValidator(_no_nul)]
     labels: frozenset[Label] = frozenset()
-    agent: str = ""
-    account: str = ""
+    agent: Name = ""
+    account: Name = ""
     priority: int = Field(default=0, ge=-1000, le=1000)
     queue: str = ""
 
@@ -69,7 +82,7 @@ class Submission(Value):
     """Some goals that are queued together, or not at all."""
 
     name: Annotated[str, Field(pattern=r"^[\w.:-]{1,64}$")]
-    submitter: Text
+    submitter: Annotated[Name, Field(min_length=1)]
     max_usd: float | None = Field(default=None, gt=0)
     max_tokens: int | None = Field(default=None, ge=1)
     goals: tuple[Wanted, ...] = Field(min_length=1, max_length=MAX_GOALS)
@@ -128,18 +141,21 @@ def _goals(table: dict[str, Any], name: str, submitter: str, source: str) -> lis
         raise SettingsError(f"{source} names no repository", hint='repo = "https://…", or repos = ["…", "…"]')
     if "hidden_files" in table:
         raise SettingsError(f"{source}: hidden_files are on your machine, not on a worker's", hint="leave them out")
+    labels = table.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise SettingsError(f"{source}: labels are a list of names", hint='labels = ["linux"]')
     own = {key: value for key, value in table.items() if key in OWN - {"repo", "repos", "key"}}
     rest = {key: value for key, value in table.items() if key not in OWN}
     file = tomli_w.dumps(rest)
     agent = _agent(rest)
-    queue = [submitter, own.get("account", agent), agent, *sorted(map(str, own.get("labels", [])))]
+    queue = [submitter, own.get("account", agent), agent, *sorted(labels)]
     made = []
     for repo in repos:
         digest = hashlib.sha256("\n".join((str(repo), str(own.get("ref", "main")), file)).encode()).hexdigest()[:12]
         key = f"{table['key']}@{repo}" if "key" in table and len(repos) > 1 else table.get("key", f"{name}-{digest}")
         fields = {
             "ref": "main", "account": agent, **own, "key": key, "repo": repo, "file": file, "agent": agent,
-            "objective": rest.get("objective", ""), "labels": frozenset(own.get("labels", [])),
+            "objective": rest.get("objective", ""), "labels": frozenset(labels),
             "queue": hashlib.sha256("\n".join(map(str, queue)).encode()).hexdigest()[:32],
         }  # fmt: skip
         try:

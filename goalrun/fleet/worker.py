@@ -15,10 +15,10 @@ import psycopg
 
 from goalrun import __version__
 from goalrun.adapters.clock import utc_now
-from goalrun.errors import Interrupted, SpecError
+from goalrun.errors import GoalrunError, Interrupted, SpecError
 from goalrun.fleet import goals
 from goalrun.fleet.database import LOCK, LOST, Connection, connect, first_line
-from goalrun.fleet.errand import Errand, Way
+from goalrun.fleet.errand import Errand, Way, tidy
 from goalrun.fleet.queue import Queue
 
 TICK_SECONDS = 0.5
@@ -110,6 +110,8 @@ class Worker:
         self._look_after(db)
         if now >= self._next_look:
             self._take_over(db)
+            with suppress(GoalrunError, OSError):
+                tidy(self._way.session.home, db, self._running)
             self._next_look = now + self._beat / 4
         while len(self._running) < self._offer.slots and not (self._leaving or self._draining):
             if not self._claim(db):
@@ -168,7 +170,7 @@ class Worker:
             if self._leaving:
                 raise Interrupted("leave", f"worker {self._offer.name} ends")
 
-        errand = Errand(mine, self._way._replace(leave=leave))
+        errand = Errand(mine, self._way._replace(leave=leave, mirrors=self._way.mirrors._replace(poll=leave)))
         thread = threading.Thread(target=errand.run, name=mine.id)
         self._running[mine.id] = _Running(errand, thread, lost)
         self._way.tell(f"{mine.id}: begun (attempt {mine.attempt})")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import psycopg
+from fleet.hosts import Network
 from fleet.place import Place, bare, daemon
 from support import git
 
@@ -56,6 +57,8 @@ class Plan(NamedTuple):
     seed: int = 1
     patience: float = 3600.0
     restarts: int = 0
+    cuts: int = 0
+    cut: float = 30.0
 
 
 @dataclass
@@ -80,20 +83,21 @@ class History:
 class Storm:
     """One run of a plan."""
 
-    def __init__(self, place: Place, plan: Plan, prefix: tuple[str, ...] = ()) -> None:
-        self.place, self.plan, self.prefix = place, plan, prefix
+    def __init__(self, place: Place, plan: Plan, prefix: tuple[str, ...] = (), network: Network | None = None) -> None:
+        self.place, self.plan, self.prefix, self.network = place, plan, prefix, network
         self.history = History()
         self.ledger = place.folder / "ledger.jsonl"
         self._random = random.Random(plan.seed)  # noqa: S311 - a storm that can be had again
         self._alive: dict[str, subprocess.Popen[str]] = {}
         self._frozen: dict[str, tuple[float, list[int]]] = {}
+        self._cut: dict[str, float] = {}
         self._number = 0
         self._watched: list[tuple[float, str, list[tuple[str, int]]]] = []
 
     def run(self) -> History:
         """Submit, disturb, wait, check."""
         # A server of its own: what receives a push does not die with the machine that sends it.
-        with daemon(self.place.folder) as address:
+        with daemon(self.place.folder, self.place.server.address) as address:
             return self._run(address)
 
     def _run(self, address: str) -> History:
@@ -101,11 +105,12 @@ class Storm:
         for _ in range(self.plan.workers):
             self._start()
         disturb = ["kill"] * self.plan.kills + ["stop"] * self.plan.stops + ["restart"] * self.plan.restarts
+        disturb += ["cut"] * self.plan.cuts
         self._random.shuffle(disturb)
         end = time.monotonic() + self.plan.patience
         # Spread over the run by how many goals are over, so that a slow machine sees the same storm.
         marks = sorted(self._random.uniform(0.02, 0.6) * len(ids) for _ in disturb)
-        while (over := self._over()) < len(ids):
+        while (over := self._over()) < len(ids) or self._cut:
             if time.monotonic() > end:
                 self.history.expect(not end, f"only {over} of {len(ids)} goals ended in {self.plan.patience:.0f} s")
                 break
@@ -143,7 +148,9 @@ class Storm:
     def _start(self) -> None:
         self._number += 1
         name = f"worker-{self._number}"
-        self._alive[name] = self.place.worker(name, "--slots", str(self.plan.slots), prefix=self.prefix)
+        machine = self.network.machine(name) if self.network is not None else ()
+        words = ("--slots", str(self.plan.slots))
+        self._alive[name] = self.place.worker(name, *words, prefix=(*machine, *self.prefix))
         self.history.say(f"{name} begins")
 
     def _over(self) -> int:
@@ -152,37 +159,51 @@ class Storm:
         return 0
 
     def _disturb(self, what: str) -> bool:
-        """Kill or stop a worker that has goals, or restart the server; False if there is none now."""
+        """Kill, stop or cut off a worker that has goals, or restart the server; False if there is none now."""
         self._wake()
         if what == "restart":
-            self.place.server.stop()
-            self.history.say("PostgreSQL is shut down")
-            time.sleep(2 * self.plan.heartbeat)
-            self.place.server.start()
-            self.history.say("PostgreSQL is back")
+            self._restart()
             return True
         busy = self.place.sql("SELECT id, attempt, worker, turns FROM goal WHERE worker IS NOT NULL")
-        names = sorted({row["worker"] for row in busy} & self._alive.keys() - self._frozen.keys())
-        if not names or (what == "stop" and len(self._alive) - len(self._frozen) < 2):
+        away = self._frozen.keys() | self._cut.keys()
+        names = sorted({row["worker"] for row in busy} & self._alive.keys() - away)
+        if not names or (what != "kill" and len(self._alive) - len(away) < 2):
             return False
         name = self._random.choice(names)
         held = [(row["id"], row["attempt"]) for row in busy if row["worker"] == name]
+        told = {"kill": self._kill, "stop": self._freeze, "cut": self._cut_off}[what](name)
+        self._watched.append((time.monotonic(), name, held))
+        self.history.say(f"{told}; it had {len(held)} goals")
         if what == "kill":
-            process = self._alive.pop(name)
-            process.kill()
-            process.wait()
-            self._watched.append((time.monotonic(), name, held))
-            self.history.say(f"SIGKILL to {name}, which had {len(held)} goals")
             self._start()
-        else:
-            whole = self._random.random() < 0.5
-            pids = _stop(self._alive[name].pid, whole=whole)
-            long = self._random.uniform(2.5, 4) * self.plan.heartbeat
-            self._frozen[name] = (time.monotonic() + long, pids)
-            self._watched.append((time.monotonic(), name, held))
-            of = "all its processes" if whole else "the worker alone"
-            self.history.say(f"SIGSTOP to {name} ({of}) for {long:.1f} s; it had {len(held)} goals")
         return True
+
+    def _restart(self) -> None:
+        self.place.server.stop()
+        self.history.say("PostgreSQL is shut down")
+        time.sleep(2 * self.plan.heartbeat)
+        self.place.server.start()
+        self.history.say("PostgreSQL is back")
+
+    def _kill(self, name: str) -> str:
+        process = self._alive.pop(name)
+        process.kill()
+        process.wait()
+        return f"SIGKILL to {name}"
+
+    def _freeze(self, name: str) -> str:
+        whole = self._random.random() < 0.5
+        pids = _stop(self._alive[name].pid, whole=whole)
+        long = self._random.uniform(2.5, 4) * self.plan.heartbeat
+        self._frozen[name] = (time.monotonic() + long, pids)
+        of = "all its processes" if whole else "the worker alone"
+        return f"SIGSTOP to {name} ({of}) for {long:.1f} s"
+
+    def _cut_off(self, name: str) -> str:
+        assert self.network is not None
+        self.network.cut(name)
+        self._cut[name] = time.monotonic() + self.plan.cut
+        return f"the network of {name} is cut for {self.plan.cut:.1f} s"
 
     def _wake(self, *, everybody: bool = False) -> None:
         for name, (until, pids) in [*self._frozen.items()]:
@@ -192,6 +213,11 @@ class Storm:
                         os.kill(pid, signal.SIGCONT)
                 del self._frozen[name]
                 self.history.say(f"SIGCONT to {name}")
+        for name, until in [*self._cut.items()]:
+            if self.network is not None and (everybody or time.monotonic() >= until):
+                self.network.mend(name)
+                del self._cut[name]
+                self.history.say(f"the network of {name} is back")
 
     def _watch(self) -> None:
         """How long until all goals of a worker that is gone are taken over, or over."""
@@ -211,8 +237,14 @@ class Storm:
 
     def _settle(self) -> None:
         self._wake(everybody=True)
+        for name, process in self._alive.items():
+            self.history.expect(process.poll() is None, f"{name} ended by itself")
         self.place.end()
         self.history.say("all workers have ended")
+        for name in self._alive:
+            places = [self.place.folder / name / where for where in ("state/goals", "state-worktrees")]
+            left = [path.name for folder in places for path in folder.glob("g-*")]
+            self.history.expect(not left, f"{name} kept {left}")
 
 
 def _stop(pid: int, *, whole: bool) -> list[int]:

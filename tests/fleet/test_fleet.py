@@ -4,40 +4,17 @@ import datetime
 import json
 import os
 import signal
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
-from fleet.place import Place, Server, bare, needs_postgresql, server
+from fleet.place import QUICK, Place, bare, goal, needs_postgresql, robot, server
 from fleet.storm import Plan, Storm, namespaces
-from support import CHECK, CODE, GOOD_WORKER, TESTS, git, script, slow, wait_until
+from support import CHECK, CODE, GOOD_WORKER, TESTS, git, slow, wait_until
 
 from goalrun.fleet.database import MIGRATIONS
 
 pytestmark = needs_postgresql
 FILES = {"shop.py": CODE, "tests/test_shop.py": TESTS}
-QUICK = 'objective = "finish"\nchecks = ["test -e done"]\n'
-numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as made:
-        yield made
-
-
-@pytest.fixture
-def place(tmp_path: Path, postgresql: Server) -> Iterator[Place]:
-    made = Place(tmp_path, postgresql, url=postgresql.database(f"try_{next(numbers)}"))
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-def goal(repo: Path, worker: str, more: str = "") -> str:
-    return f'[[goals]]\nrepo = "{repo}"\n{QUICK}worker_cmd = {json.dumps(worker)}\n{more}\n'
 
 
 def test_goals_of_a_file_are_achieved_and_delivered_as_one_branch_each(place: Place) -> None:
@@ -140,15 +117,6 @@ def test_goals_are_stopped_paused_resumed_and_tried_again(place: Place) -> None:
     assert place.workers[0].wait(timeout=30) == 0
     late = place.submit(goal(other, "touch done"))[0]
     assert place.goal(late)["state"] == "queued"
-
-
-def robot(folder: Path, body: str) -> str:
-    """A goal whose agent prints JSON; see docs/agents.md."""
-    command = json.dumps(script(folder / "robot.py", "import json, os, pathlib, sys, time\n" + body).split())
-    return (
-        f'worker = "robot"\n[goals.agents.robot]\ncommand = {command}\nreads = "find"\n[goals.agents.robot.find]\n'
-        'total_tokens = "$.tokens"\nusd = "$.usd"\nlimited = "$.limited"\nreset = "$.reset"\n'
-    )
 
 
 def test_what_a_submission_may_spend_ends_its_goals_before_the_next_turn(place: Place) -> None:
@@ -257,6 +225,9 @@ def test_what_a_repository_says_runs_with_no_secret_of_the_fleet(place: Place) -
         (("submit", "/no/such.toml"), "cannot read /no/such.toml"),
         (("status", "g-nothing"), "the fleet has no goal"),
         (("limit", "day", "--at-once", "3"), "for an account or a label"),
+        (("limit", "day", "--max-usd", "nan"), "no number from 0 on"),
+        (("worker", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
+        (("worker", "--credentials", "/no/such"), "there is no file /no/such"),
     ],
 )
 def test_bad_input_is_told_in_one_line(place: Place, words: tuple[str, ...], told: str) -> None:
@@ -277,5 +248,5 @@ def test_a_wrong_password_and_tables_of_another_goalrun_are_refused(place: Place
     assert (older.code, "older goalrun" in older.err) == (2, True)
     place.sql("UPDATE fleet SET format = %s RETURNING 1", len(MIGRATIONS))
     assert place.run("init").out == "the fleet is up to date\n"
-    empty = place.run("list", "--database", place.server.database(f"try_{next(numbers)}"))
+    empty = place.run("list", "--database", place.server.database(f"{place.url.rpartition('/')[2]}_empty"))
     assert (empty.code, "there is no fleet in this database" in empty.err) == (2, True)
