@@ -12,6 +12,7 @@ from rich.text import Text
 from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.glimpse import Glimpse
 from goalrun.cli.drawing_steps import step_lines
+from goalrun.cli.render import worth
 from goalrun.cli.strokes import BAD, BUSY, GOOD, OFF, bar, clock, icon, joined, state_style
 from goalrun.core.evidence import count, one_line
 from goalrun.core.model import CheckResult, Tamper, TurnRecord
@@ -294,4 +295,5 @@ def _listed(result: dict[str, Json], *, on: bool, wide: bool) -> Text:
         f" {turns:>7} {took:>8} {usd:>9}  ",
         (f"{result['id']}  " if wide else "", OFF),
         (one_line(str(result["objective"]), 200), "bold" if on else ""),
+        (worth(result), OFF),
     )

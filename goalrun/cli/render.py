@@ -213,4 +213,9 @@ def list_lines(results: list[Json]) -> Iterator[str]:
         # Padded before it is painted: escapes have no width.
         state = painted(result["state"], sys.stdout) + " " * max(0, 15 - len(result["state"]))
         turns = f"{result['turns']}/{result['limits']['max_turns']}"
-        yield f"{result['id']}  {state} {turns:>7}  {one_line(result['objective'], 60)}"
+        yield f"{result['id']}  {state} {turns:>7}  {one_line(result['objective'], 60)}{worth(result)}"
+
+
+def worth(result: Json) -> str:
+    """Of an achieved goal in a list: by what grade, and at what level. Goals of before this was kept say so."""
+    return f"  ({result.get('grade') or 'see status'}, {result['sandbox']})" if result["state"] == "achieved" else ""

@@ -15,7 +15,7 @@ from goalrun.adapters.views import JOURNAL, REACHED, broken, read_result
 from goalrun.cli.reading import find
 from goalrun.cli.render import note, out, print_json, seconds
 from goalrun.core.flow.outline import graph
-from goalrun.errors import SpecError
+from goalrun.errors import EnvironmentFailure, SpecError
 from goalrun.flows.call import folder_of
 from goalrun.pages.model import GoalPage, Part, Patch, Story, Turn, TurnPage
 from goalrun.pages.render import MARK, goal_html
@@ -39,7 +39,10 @@ def report(name: str, output: Path | None, *, as_json: bool) -> int:
     path = output if output is not None else Path(f"{goal}.html")
     _require_ours(path)
     page = gathered(session.home, goal)
-    write_whole(path, goal_html(page, seconds).encode("utf-8", "replace"), durable=False)
+    try:
+        write_whole(path, goal_html(page, seconds).encode("utf-8", "replace"), durable=False)
+    except EnvironmentFailure as failure:
+        raise SpecError(str(failure), hint="-o FILE names another place") from failure
     if as_json:
         print_json({"schema": 1, "id": goal, "path": str(path.absolute())})
     else:

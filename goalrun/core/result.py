@@ -37,6 +37,7 @@ def head(state: GoalState) -> Json:
         "turns": len(state.turns),
         "limits": state.spec.limits.model_dump(mode="json"),
         "usage": _usage(state.usage, state.usage.seconds),
+        "grade": _grade(state),
         "sandbox": _sandbox(state),
         "worker_isolation": state.worker_isolation or None,
         "verdict": _verdict(state),
@@ -161,6 +162,12 @@ def _latest(state: GoalState) -> tuple[VerificationReport | None, Judgement | No
     if state.turns:
         return state.turns[-1].outcome.verification, state.turns[-1].outcome.judgement
     return state.base_verification, state.base_judgement
+
+
+def _grade(state: GoalState) -> str | None:
+    """How much the last verification is worth, where it passed."""
+    report = _latest(state)[0]
+    return None if report is None else {"pass": "strong", "weak_pass": "weak"}.get(report.outcome)
 
 
 def _sandbox(state: GoalState) -> str | None:

@@ -50,7 +50,7 @@ def test_no_check_without_a_terminal_names_the_flag(program: Program) -> None:
     ("arguments", "words"),
     [
         (("-w", "nope", "-c", "true"), ["unknown agent 'nope'", "claude"]),
-        (("-w", "no:pe,nope", "-c", "true"), ["unknown agent 'no:pe'"]),
+        (("-w", "no:pe", "-c", "true"), ["unknown agent 'no:pe'"]),
         (("--worker-cmd", "true", "-c", ""), ["checks.0 is empty"]),
         (("--worker-cmd", "true", "-c", "  "), ["checks.0 is empty"]),
         ((*OK, "--max-turns", "0"), ["max_turns", "greater than or equal to 1"]),

@@ -132,6 +132,8 @@ def test_a_list_names_what_is_chosen_and_what_cannot_be_read() -> None:
     assert lines[0].startswith("  running             1/3       5s  0.25 USD  日本語")
     assert lines[1].startswith("▶ g-2  unreadable")
     assert "  g-1  日本語" in list_lines([good, bad], 1, 100)[0].plain
+    over: dict[str, Json] = {**good, "state": "achieved", "objective": "x", "grade": "weak", "sandbox": "process"}
+    assert list_lines([over], 0, 100)[0].plain.endswith("x  (weak, process)")
 
 
 def test_every_icon_has_a_plain_one() -> None:

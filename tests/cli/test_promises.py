@@ -63,6 +63,7 @@ def test_a_worker_that_weakens_the_test_never_achieves_and_one_that_fixes_the_co
     assert "make tests pass" in told
     assert CHECK in told
     assert "turn 2 of 20" in told
+    assert f"(strong, {done.json['sandbox']})" in program.run("list").out, "what says achieved says on what it rests"
 
 
 def test_cheating_to_the_end_is_never_achieved(program: Program) -> None:

@@ -74,8 +74,8 @@ HEAD = {
         "max_turns": int, "max_tokens": int, "max_usd": float, "max_time": float, "turn_timeout": float,
         "check_timeout": float, "stuck_after": int, "allow_unknown_spend": bool,
     },
-    "usage": USAGE, "sandbox": str, "worker_isolation": str, "verdict": {"achieved": bool, "reason": str}, "base": TREE,
-    "base_verification": VERIFICATION, "snapshot": TREE, "best_turn": int,
+    "usage": USAGE, "grade": str, "sandbox": str, "worker_isolation": str, "verdict": {"achieved": bool, "reason": str},
+    "base": TREE, "base_verification": VERIFICATION, "snapshot": TREE, "best_turn": int,
 }  # fmt: skip
 TURN = {
     "turn": int,
@@ -117,7 +117,7 @@ def test_the_result_has_the_promised_keys_and_types() -> None:
     assert shown["verdict"] == {"achieved": True, "reason": "done"}
     assert shown["base"] == {"commit": "commit-base", "tree": "base"}
     assert shown["snapshot"] == {"commit": "commit-tree-1", "tree": "tree-1"}
-    assert (shown["best_turn"], shown["sandbox"]) == (1, "process")
+    assert (shown["best_turn"], shown["grade"], shown["sandbox"]) == (1, "strong", "process")
 
 
 def test_a_turn_has_the_promised_keys_and_types() -> None:
@@ -151,7 +151,7 @@ def test_unknown_usage_is_null_and_never_zero() -> None:
 def test_what_is_not_there_yet_is_null() -> None:
     shown = as_json(head(created(goal())))
     assert [key for key, value in shown.items() if value is None] == [
-        "sandbox", "worker_isolation", "verdict", "base_verification", "snapshot", "best_turn",
+        "grade", "sandbox", "worker_isolation", "verdict", "base_verification", "snapshot", "best_turn",
     ]  # fmt: skip
     assert shown["state"] == "running"
     judged_by_nobody = as_json(turn(settled(created(goal()), turned()).turns[0]))
