@@ -86,7 +86,7 @@ class AgentWorker:
         report = self._report(heard, kept, task.session if goes_on else None, task.chars)
         # A flow's calls run side by side: which of them had a process started, nobody could tell.
         strangers = () if task.place else untied(Path(self._spec.workspace), begun)
-        return WorkerReport(**{**dict(report), "untied": strangers})
+        return report.but(untied=strangers)
 
     def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
         """What its output, as far as it came, tells of a run; see ``core.ports.Worker``."""

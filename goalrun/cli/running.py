@@ -150,7 +150,7 @@ def _in_clone(
     note(f"it works in {top}")
     try:
         there = make(goal, objective, place=(top, place[1]))
-        return GoalSpec(**{**dict(there), "origin": str(place[0]), "origin_head": head_of(top)})
+        return there.but(origin=str(place[0]), origin_head=head_of(top))
     except BaseException:
         remove_tree(top.parent)
         raise
@@ -182,7 +182,7 @@ def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> L
             hint=f'add -c "{example}" (or --judge-only with a judge, or run goalrun init)',
         )
     chosen = projects.ask_checks(proposed)
-    settings = type(settings)(**{**dict(settings), "checks": tuple(chosen)})
+    settings = settings.but(checks=tuple(chosen))
     return Loaded(settings, {**loaded.sources, "checks": "asked"})
 
 

@@ -157,7 +157,7 @@ def worker_chain(names: Sequence[str], settings: Settings, session: Session) -> 
     """An agent as a worker, with those that stand in for it."""
     known = agents(settings)
     chain = [worker_agent(name, _agent(name, known), session) for name in names]
-    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+    return chain[0].but(fallbacks=tuple(chain[1:]))
 
 
 def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec:
@@ -243,7 +243,7 @@ def _named_judges(settings: Settings, worker: AgentSpec, session: Session) -> tu
 
 
 def _judge_chain(chain: list[AgentSpec]) -> AgentSpec:
-    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+    return chain[0].but(fallbacks=tuple(chain[1:]))
 
 
 def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> AgentSpec:

@@ -139,7 +139,7 @@ def _output(state: GoalState, shelf: FileShelf) -> Result:
         said = dict(kept) if kept is not None else {}
         settled[step.id] = Result(**{**said, "status": record.status, "reason": record.reason})
     whole = ending(flow, final_step(flow), settled)
-    return Result(**{**dict(whole), "text": whole.text or text})
+    return whole.but(text=whole.text or text)
 
 
 def print_flow(session: Session, goal: str, *, as_json: bool) -> None:

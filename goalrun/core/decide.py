@@ -146,7 +146,7 @@ def uncounted(outcome: TurnOutcome) -> Usage:
     """What of a turn's tokens and USD is not in the goal's yet: a flow's are counted call by call."""
     if not outcome.worker.counted:
         return turn_usage(outcome)
-    return turn_usage(TurnOutcome(**{**dict(outcome), "worker": WorkerReport(outcome="ok", usage=NOTHING_SPENT)}))
+    return turn_usage(outcome.but(worker=WorkerReport(outcome="ok", usage=NOTHING_SPENT)))
 
 
 def turn_usage(outcome: TurnOutcome) -> Usage:

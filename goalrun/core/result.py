@@ -70,7 +70,7 @@ def turn(record: TurnRecord) -> Json:
         "changed_files": outcome.snapshot.changed_files,
         "verification": verification(outcome.verification),
         "judgement": _judgement(outcome.judgement),
-        "usage": _usage(Usage(**{**dict(turn_usage(outcome)), "seconds": _seconds(outcome)})),
+        "usage": _usage(turn_usage(outcome).but(seconds=_seconds(outcome))),
         "decision": record.decision,
         "reason": record.reason,
         "feedback": record.feedback,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
@@ -35,3 +35,7 @@ class Value(BaseModel):
     """Base of every value: frozen and strict about its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def but(self, **changes: object) -> Self:
+        """The same with other values in these fields, which are validated: ``model_copy(update=...)`` does not."""
+        return type(self)(**{**dict(self), **changes})

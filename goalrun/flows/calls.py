@@ -176,7 +176,7 @@ class Calls:
             return None, "what it said is gone"
         if call.writes and record.before != record.after and not call.files.bring(record.before, record.after):
             return None, "its files do not fit what is there now"
-        return Made(Result(**{**dict(kept), "cached": True, "attempts": 0}), "", (record.kept, record.digest)), ""
+        return Made(kept.but(cached=True, attempts=0), "", (record.kept, record.digest)), ""
 
     def _refused(self, call: Call, key: str) -> Result | None:
         """What a person's no makes of a call that was cut; None where it may be made. Each cut has its own answer."""
@@ -215,13 +215,13 @@ class Calls:
         """What the goal has spent by now."""
         seconds = self.state.usage.seconds + self.ports.clock.monotonic() - self._begun
         with self._lock:
-            return Usage(**{**dict(self.state.usage.plus(self.spent)), "seconds": seconds})
+            return self.state.usage.plus(self.spent).but(seconds=seconds)
 
     def _within(self, call: Call) -> None:
         """Start nothing, but commands that spend nothing, once a limit of the goal's is reached."""
         usage = self._usage
         if call.command:
-            usage = Usage(**{**dict(NOTHING_SPENT), "seconds": usage.seconds})
+            usage = NOTHING_SPENT.but(seconds=usage.seconds)
         stop = budget_stop(self.state, usage)
         if stop is not None:
             raise LimitReached(stop)
@@ -295,7 +295,7 @@ class Calls:
         after = call.files.snapshot().tree if call.writes else ""
         usage = NOTHING_SPENT if call.command else report.usage
         cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
-        result = Result(**{**dict(result), "before": before, "after": after, **cost})
+        result = result.but(before=before, after=after, **cost)
         kept, digest = self._put(place, result)
         with self._lock:
             self.spent = self.spent.plus(usage or Usage())
@@ -346,7 +346,7 @@ class Calls:
                 if failure.kind == "limited":
                     self._limited.add(agent.name)
             else:
-                return WorkerReport(**{**dict(report), "usage": _all(failures, report.usage)})
+                return report.but(usage=_all(failures, report.usage))
         worst = next((failure for failure in failures if failure.kind != "failed"), failures[0])
         worst.usage = _all([failure for failure in failures if failure is not worst], worst.usage)
         raise worst

@@ -168,7 +168,7 @@ class _Group:
             made = self._calls.make(call._replace(path=f"{doing.path}/setup", rest=["setup", once, doing.path]))
             if not made.result.ok:
                 reason = f"its setup failed: {made.result.reason or made.result.text[-300:]}"
-                failed = Result(**{**dict(made.result), "status": "failed", "reason": reason})
+                failed = made.result.but(status="failed", reason=reason)
                 return Proof(Made(failed), files.snapshot(label))
 
         def attempt(told: str) -> Made:
@@ -189,7 +189,7 @@ class _Group:
         if score != NO_SCORE:
             return entry._replace(score=score)
         reason = f"its score is no number: {(made.result.reason or made.result.text)[-200:].strip()}"
-        result = Result(**{**dict(entry.made.result), "reason": reason})
+        result = entry.made.result.but(reason=reason)
         return entry._replace(score=score, made=Made(result, entry.made.why))
 
     def _decided(self, entries: Sequence[_Entry], tree: str) -> Made:
@@ -326,7 +326,7 @@ def score_of(result: Result) -> float:
 
 def _fileless(result: Result) -> Result:
     """A result whose files did not come into the workspace."""
-    return Result(**{**dict(result), "before": "", "after": ""})
+    return result.but(before="", after="")
 
 
 def _why(entries: Sequence[_Entry]) -> str:

@@ -230,7 +230,7 @@ class FunctionRun:
             return self._doing.scope.files.diff(seen.result.before, seen.result.after) if seen and changed else ""
         tree = self._tree_for(message.get("after"))
         result = self._one(message, path, tree)
-        slim = Result(**{**dict(result), "text": "", "json_": None, "members": ()})
+        slim = result.but(text="", json_=None, members=())
         name = call_key("asked", message["do"], str(message.get("prompt", message.get("with"))), None, tree)
         with self._lock:
             self._seen[number if isinstance(number, int) else 0] = _Seen(name, slim)

@@ -146,7 +146,7 @@ class Steps:
             attempts += made.result.attempts
             seconds += made.result.seconds
             why = why or made.why
-            result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
+            result = made.result.but(attempts=attempts, seconds=seconds, usd=total(costs))
             last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
             if result.status != "failed" or last:
                 return Made(result, why, made.kept, made.settled)
@@ -250,12 +250,12 @@ def judged(step: Step, result: Result) -> Result:
     if step.expect is not None:
         found, why = answer(step.expect, result.text)
         if why:
-            return Result(**{**dict(result), "status": "failed", "reason": why})
-        result = Result(**{**dict(result), "json_": found})
+            return result.but(status="failed", reason=why)
+        result = result.but(json_=found)
     if step.gate:
         verdict = read_verdict(result.text, step.on_unclear)
         if not verdict.go_on:
-            return Result(**{**dict(result), "status": "blocked", "reason": verdict.reason, "by": "gate"})
+            return result.but(status="blocked", reason=verdict.reason, by="gate")
     return result
 
 
@@ -263,7 +263,7 @@ def side_by_side(doing: Doing, made: Sequence[Made]) -> Made:
     """A step that is done for several items, or by several members, in files that they share."""
     result = together([each.result for each in made])
     if doing.step.writes and not result.cached:
-        result = Result(**{**dict(result), "after": doing.scope.files.snapshot().tree})
+        result = result.but(after=doing.scope.files.snapshot().tree)
     return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
 
 

@@ -91,15 +91,12 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     result = FlowRun(inner, steps, steps.calls).run()
     parts = tuple(part for part in inner.settled.values() if part.attempts or part.cached)
     return Made(
-        Result(
-            **{
-                **dict(result),
-                "attempts": sum(part.attempts for part in parts),
-                "cached": bool(parts) and all(part.cached for part in parts),
-                "seconds": sum(part.seconds for part in parts),
-                "usd": total(part.usd for part in parts),
-                "members": parts,
-            }
+        result.but(
+            attempts=sum(part.attempts for part in parts),
+            cached=bool(parts) and all(part.cached for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            usd=total(part.usd for part in parts),
+            members=parts,
         )
     )
 

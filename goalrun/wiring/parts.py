@@ -31,7 +31,7 @@ from goalrun.core.flow.model import Step
 from goalrun.core.model import GoalState, Snapshot, VerificationReport
 from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
-from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
+from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import EnvironmentFailure
 from goalrun.flows.ports import FlowPorts, Verify
 from goalrun.flows.proof import asked_of
@@ -100,7 +100,7 @@ def _workers(
             means.poll()
             poll()
 
-        there = GoalSpec(**{**dict(spec), "workspace": folder})
+        there = spec.but(workspace=folder)
         return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
 
     def missing(agent: AgentSpec) -> str:
@@ -138,7 +138,7 @@ def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Call
             raise AssertionError("a step is checked before there is a base")
         spec = asked_of(goal, step)
         # What a score reads is protected like what a check reads.
-        scored = GoalSpec(**{**dict(spec), "checks": (*spec.checks, *filter(None, [step.score]))})
+        scored = spec.but(checks=(*spec.checks, *filter(None, [step.score])))
         store = open_store(folder, scored)
         store.base = state.base.commit
         name = hashlib.sha256(repr((spec.checks, spec.verification)).encode()).hexdigest()[:12] if step.check else ""
@@ -230,8 +230,8 @@ def furnish_checks(
 
 
 def _preparation(session: Session, folder: Path, spec: GoalSpec, poll: Callable[[], None]) -> Preparation:
-    asked = VerificationSpec(**{**dict(spec.verification), "network": True})
-    online = GoalSpec(**{**dict(spec), "verification": asked})
+    asked = spec.verification.but(network=True)
+    online = spec.but(verification=asked)
     sandbox = choose(online, session.home.path, load_deps(folder, Path(spec.workspace)))
     known = secrets_of(session.environment)
     runner = CheckRunner(online, folder, sandbox, session.environment, known, poll)

@@ -204,5 +204,5 @@ def spent(agent: AgentSpec, said: Said, before: Session | None) -> tuple[Usage |
     if usage is not None and usage.usd is None:
         model = said.model or agent.model
         price = 0.0 if usage.total_tokens == 0 else usd(model, usage, cached) if model else None
-        usage = Usage(**{**dict(usage), "usd": price})
+        usage = usage.but(usd=price)
     return usage, session
