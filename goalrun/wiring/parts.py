@@ -19,7 +19,7 @@ from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal
 from goalrun.adapters.judge import AgentJudge
 from goalrun.adapters.prepare import Preparation, shelf_of
-from goalrun.adapters.sandbox import ProcessSandbox, choose
+from goalrun.adapters.sandbox import ProcessSandbox, Surroundings, choose
 from goalrun.adapters.shelf import FileShelf
 from goalrun.adapters.slots import Slots
 from goalrun.adapters.store import GitStore
@@ -173,7 +173,7 @@ def open_verifier(
         sandbox = choose(spec, session.home.path, frozen)
     else:
         # The live workspace brings its dependencies along.
-        sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
+        sandbox = ProcessSandbox(Surroundings(workspace, session.environment.get("PATH", "")))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
     return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor, name)
