@@ -1,15 +1,11 @@
 """The commands about goals, declared. The bodies are in the modules beside this one, imported when they run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from goalrun.cli import completion, options
-
-if TYPE_CHECKING:
-    from goalrun.cli.live import Loudness
-    from goalrun.cli.running import Asked
 
 app = typer.Typer(
     help="Hand a coding agent a goal and walk away: turn after turn, every turn checked where the agent cannot reach.",
@@ -146,57 +142,9 @@ def start(
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
     options = dict(locals())
-    from goalrun.cli import running
+    from goalrun.cli import starting
 
-    return running.start(asked(**options))
-
-
-def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
-    """What ``start`` was asked for, out of its options."""
-    from goalrun.cli import running
-
-    same = (
-        "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
-        "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
-        "turn_timeout", "check_timeout", "stuck_after", "jobs",
-    )  # fmt: skip
-    switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
-    workers = given["worker"] or []
-    flags = running.flags(
-        worker=workers[0] if len(workers) == 1 else None,
-        workers=workers if len(workers) > 1 else None,
-        checks=given["check"],
-        judges=given["judge"],
-        hidden_checks=given["hidden_check"],
-        baseline=False if given["no_baseline"] else None,
-        wait_quota=False if given["no_wait_quota"] else None,
-        **{name: given.get(name) for name in same},
-        **{name: given[name] or None for name in switched_on},
-    )
-    return running.Asked(
-        given["objective"],
-        given["file"],
-        flags,
-        force=given["force"],
-        no_wait=given["no_wait"],
-        detach=given["detach"],
-        as_json=given["as_json"],
-        worktree=given["worktree"],
-        loud=loudness(quiet=given["quiet"], verbose=given["verbose"]),
-    )
-
-
-def loudness(*, quiet: bool, verbose: bool) -> "Loudness":
-    """How much a run shows of itself.
-
-    Raises:
-        SpecError: both less and more are asked for.
-    """
-    if quiet and verbose:
-        from goalrun.errors import SpecError
-
-        raise SpecError("--quiet and --verbose exclude each other", hint="leave out one of them")
-    return "quiet" if quiet else "verbose" if verbose else "normal"
+    return starting.start(starting.asked(**options))
 
 
 @app.command()
@@ -242,7 +190,7 @@ def resume(
         raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
     if every:
         return running.resume_all(as_json=as_json)
-    loud = loudness(quiet=quiet, verbose=verbose)
+    loud = running.loudness(quiet=quiet, verbose=verbose)
     how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage, loud=loud)
     return running.resume(goal, given, how)
 
@@ -435,13 +383,7 @@ def verify(
     as_json: options.AsJson = False,
 ) -> int:
     """Verify the workspace as it is, without a goal."""
+    options = {name: value for name, value in locals().items() if name not in {"base", "as_json"}}
     from goalrun.cli import verifying
 
-    return verifying.verify(
-        base,
-        {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare, "jobs": jobs,
-         "require_sandbox": require_sandbox or None, "network": network or None,
-         "baseline": False if no_baseline else None, "require_strong": require_strong or None},
-        as_json=as_json,
-    )  # fmt: skip
+    return verifying.verify(base, options, as_json=as_json)

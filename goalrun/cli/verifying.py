@@ -12,7 +12,7 @@ from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
 from goalrun.adapters.repository import BASE_REF
 from goalrun.cli.render import note, out, painted, print_json, verification_lines
-from goalrun.cli.running import flags
+from goalrun.cli.starting import flags
 from goalrun.core import missing, result
 from goalrun.core.decide import verified
 from goalrun.core.evidence import one_line

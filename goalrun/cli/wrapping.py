@@ -11,7 +11,8 @@ from goalrun.cli.flow_spec import FlowAsked, flow_again
 from goalrun.cli.flows import proven_flow
 from goalrun.cli.reading import find
 from goalrun.cli.render import counted, note, out, print_json
-from goalrun.cli.running import Asked, How, resume, start
+from goalrun.cli.running import How, resume
+from goalrun.cli.starting import Asked, start
 from goalrun.core.events import Answered, FlowReplaced
 from goalrun.core.flow.model import Result
 from goalrun.core.flow.moves import ending
