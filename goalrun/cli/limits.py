@@ -8,7 +8,6 @@ from goalrun.core.model import GoalState
 from goalrun.core.spec import Limits
 from goalrun.core.value import seconds
 from goalrun.errors import SpecError
-from goalrun.settings import LimitSettings
 
 
 def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
@@ -20,7 +19,7 @@ def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
     if not changes:
         return None
     try:
-        return LimitSettings.model_validate(_changed(state.spec.limits.model_dump(), changes)).limits()
+        return Limits.model_validate(_changed(state.spec.limits.model_dump(), changes))
     except ValidationError as failure:
         problem = failure.errors(include_url=False)[0]
         flag = "--" + str(problem["loc"][0]).replace("_", "-")

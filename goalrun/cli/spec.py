@@ -14,7 +14,7 @@ from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import strongest
-from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, FlowUse, GoalSpec, VerificationSpec
+from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentCommand, AgentSpec, FlowUse, GoalSpec, VerificationSpec
 from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring.session import Session
@@ -93,7 +93,7 @@ def make_spec(
             hidden_checks=() if alone else settings.hidden_checks,
             judges=() if alone else _judges(settings, worker, session),
             wait_quota=settings.wait_quota,
-            limits=settings.limits.limits(),
+            limits=settings.limits,
             verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
             force=force,
             worker_isolation=settings.worker_isolation,
@@ -169,19 +169,9 @@ def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec
     if shutil.which(agent.command[0], path=session.environment.get("PATH")) is None:
         raise SpecError(f"worker {name}: {agent.command[0]} is not on PATH", hint=f"install {name}, or choose with -w")
     extra = extra_words(name, agent, session)
-    return AgentSpec(
-        name=name,
-        command=(*agent.command, *extra),
-        resume=(*agent.resume, *extra) if agent.resume else (),
-        session=agent.session,
-        model=agent.model,
-        reads=agent.reads,
-        find=agent.find,
-        files=agent.files,
-        spend=agent.spend,
-        blocked_line=agent.blocked_line,
-        env=agent.env,
-    )
+    same = {key: getattr(agent, key) for key in AgentCommand.model_fields}
+    resume = (*agent.resume, *extra) if agent.resume else ()
+    return AgentSpec(**{**same, "name": name, "command": (*agent.command, *extra), "resume": resume})
 
 
 def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str, ...]:

@@ -18,17 +18,17 @@ from goalrun.cli.live import Loudness
 from goalrun.cli.render import note
 from goalrun.cli.running import How, go, loudness
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
-from goalrun.core.spec import GoalSpec
+from goalrun.core.spec import GoalSpec, Limits
 from goalrun.core.value import Value
 from goalrun.errors import SettingsError, SpecError, WorkspaceBusy
-from goalrun.settings import LimitSettings, Loaded, Settings, VerificationSettings, load
+from goalrun.settings import Loaded, Settings, VerificationSettings, load
 from goalrun.wiring.goals import clone_for, create_goal
 from goalrun.wiring.session import Session, open_session, require_outside, workspace_here
 
 T = TypeVar("T")
 _KEYS = {"check": "checks", "hidden_check": "hidden_checks", "judge": "judges"}
 """What options are called in a configuration file, where that is something else."""
-_TABLES: Mapping[str, type[Value]] = {"limits": LimitSettings, "verification": VerificationSettings}
+_TABLES: Mapping[str, type[Value]] = {"limits": Limits, "verification": VerificationSettings}
 """The tables of a configuration file that options are in."""
 _OFF = {"no_baseline": "baseline", "no_wait_quota": "wait_quota"}
 """Options that switch something off, and what."""

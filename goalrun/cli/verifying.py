@@ -48,7 +48,7 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
         subfolder=subfolder,
         worker=AgentSpec(name="none", command=("true",)),
         checks=settings.checks,
-        limits=settings.limits.limits(),
+        limits=settings.limits,
         verification=VerificationSpec(**{**settings.verification.model_dump(), "deps": deps}, path=path),
     )
     snapshot, report = _verified(session, spec, base)

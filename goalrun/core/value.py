@@ -37,5 +37,8 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def but(self, **changes: object) -> Self:
-        """The same with other values in these fields, which are validated: ``model_copy(update=...)`` does not."""
+        """The same with other values in these fields, which are validated.
+
+        Every field counts as given then: where that means something (flows), ``model_copy`` keeps it.
+        """
         return type(self)(**{**dict(self), **changes})

@@ -123,7 +123,7 @@ class Calls:
         with self._lock:
             if len(self.steps) < MAX_STEPS:
                 # The turn's record tells of the words, and does not hold them.
-                self.steps[path] = step if step.digest else step.model_copy(update={"kept": ""})
+                self.steps[path] = step if step.digest else step.but(kept="")
         return StepSettled(turn=self.task.turn, path=path, step=step)
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
