@@ -32,76 +32,22 @@ def root(
 
 @app.command()
 def start(
-    objective: Annotated[str, typer.Argument(help="What is to be reached, in words.")] = "",
-    file: Annotated[
-        Path | None,
-        typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
-    ] = None,
-    worker: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-w",
-            "--worker",
-            metavar="NAME[,NAME]",
-            help="An agent, and those that stand in for it; see --strategy.",
-            autocompletion=completion.workers,
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            metavar="compete|synthesize",
-            help="How several -w do it: the checks pick one, or one merges.",
-            autocompletion=completion.among("compete", "synthesize"),
-        ),
-    ] = None,
-    worker_cmd: Annotated[
-        str | None,
-        typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
-    ] = None,
+    objective: options.Objective = "",
+    file: options.ObjectiveFile = None,
+    worker: options.Workers = None,
+    strategy: options.Strategy = None,
+    worker_cmd: options.WorkerCmd = None,
     check: options.Checks = None,
-    hidden_check: Annotated[
-        list[str] | None,
-        typer.Option("--hidden-check", metavar="CMD", help="A check that the worker is not shown; repeatable."),
-    ] = None,
-    hidden_files: Annotated[
-        str | None,
-        typer.Option("--hidden-files", metavar="DIR", help="Files for hidden checks: they are in $GOALRUN_HIDDEN."),
-    ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-j",
-            "--judge",
-            metavar="NAME",
-            help="An agent, PROVIDER:MODEL, or none; all that are given have to agree.",
-            autocompletion=completion.judges,
-        ),
-    ] = None,
-    judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
-    judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
+    hidden_check: options.HiddenChecks = None,
+    hidden_files: options.HiddenFiles = None,
+    judge: options.Judges = None,
+    judge_cmd: options.JudgeCmd = None,
+    judge_only: options.JudgeOnly = False,
     protect: options.Protect = None,
     may_change: options.MayChange = None,
     pass_env: options.PassEnv = None,
-    verify_in: Annotated[
-        str | None,
-        typer.Option(
-            "--verify-in",
-            metavar="worktree|live",
-            help="live: check the workspace itself; such passes are weak.",
-            autocompletion=completion.among("worktree", "live"),
-        ),
-    ] = None,
-    protected_edits: Annotated[
-        str | None,
-        typer.Option(
-            "--protected-edits",
-            metavar="reject|restore",
-            help="restore: undo them after the turn.",
-            autocompletion=completion.among("reject", "restore"),
-        ),
-    ] = None,
+    verify_in: options.VerifyIn = None,
+    protected_edits: options.ProtectedEdits = None,
     deps: options.Deps = None,
     prepare: options.Prepare = None,
     sandbox: options.SandboxLevel = None,
@@ -110,15 +56,7 @@ def start(
     jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
-    worker_isolation: Annotated[
-        str | None,
-        typer.Option(
-            "--worker-isolation",
-            metavar="auto|off",
-            help="auto: hide goalrun's state and processes from it.",
-            autocompletion=completion.among("auto", "off"),
-        ),
-    ] = None,
+    worker_isolation: options.WorkerIsolation = None,
     max_turns: options.MaxTurns = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
@@ -127,15 +65,11 @@ def start(
     check_timeout: options.CheckTimeout = None,
     stuck_after: options.StuckAfter = None,
     allow_unknown_spend: options.AllowUnknownSpend = False,
-    no_wait_quota: Annotated[
-        bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
-    worktree: Annotated[
-        bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
-    ] = False,
+    no_wait_quota: options.NoWaitQuota = False,
+    force: options.Force = False,
+    worktree: options.Worktree = False,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
@@ -167,7 +101,7 @@ def resume(
     ] = False,
     flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,

@@ -43,7 +43,7 @@ def run(
     max_time: options.MaxTime = None,
     turn_timeout: options.TurnTimeout = None,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
