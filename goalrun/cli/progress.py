@@ -31,10 +31,9 @@ from goalrun.core.events import (
 )
 from goalrun.core.evidence import count, one_line
 from goalrun.core.model import GoalState, Usage, VerificationReport
-from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec, GoalSpec
 
 MAX_TAMPERS = 10
-COMMAND = "command"
 SAID_LINES = 15
 """Of each text, with -v."""
 
@@ -70,7 +69,7 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
                 return [f"flow {state.spec.worker.name}{again}"]
             return [paint(f"turn {turn} of {state.spec.limits.max_turns}{again}", "strong", stream)]
         case CallStarted(path=path, agent=agent):
-            return [f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != COMMAND else "")]
+            return [f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != PLAIN_COMMAND else "")]
         case StepSettled(path=path, step=step):
             return [f"  {step_line(path, step.model_dump(), stream)}"]
         case FlowTold(what=what, text=text):

@@ -8,13 +8,21 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from goalrun.adapters.agents import READERS
-from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
+from goalrun.adapters.agents.call import shell_command
 from goalrun.adapters.agents.find import bad_find
 from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import strongest
-from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentCommand, AgentSpec, FlowUse, GoalSpec, VerificationSpec
+from goalrun.core.spec import (
+    MAX_OBJECTIVE_CHARS,
+    PLAIN_COMMAND,
+    AgentCommand,
+    AgentSpec,
+    FlowUse,
+    GoalSpec,
+    VerificationSpec,
+)
 from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring.session import Session

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.clones import head_of
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
@@ -18,7 +17,7 @@ from goalrun.cli.live import Loudness
 from goalrun.cli.render import note
 from goalrun.cli.running import How, go, loudness
 from goalrun.cli.spec import hidden_files, make_spec, objective_of
-from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.spec import PLAIN_COMMAND, GoalSpec, Limits
 from goalrun.core.value import Value
 from goalrun.errors import SettingsError, SpecError, WorkspaceBusy
 from goalrun.settings import Loaded, Settings, VerificationSettings, load

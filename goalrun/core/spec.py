@@ -10,6 +10,8 @@ from goalrun.core.value import Json, Seconds, Text, Value
 
 MAX_OBJECTIVE_CHARS = 4_000
 """Longest objective on a command line; a file given with ``-f`` may be longer."""
+PLAIN_COMMAND = "command"
+"""The name of an agent that is just a command line."""
 
 
 class Limits(Value):
@@ -66,7 +68,7 @@ class AgentSpec(AgentCommand):
     """An agent of a goal.
 
     Attributes:
-        name: the agent's name, or ``command`` for a plain command line.
+        name: the agent's name, or ``PLAIN_COMMAND``.
         timeout: seconds that a judge may take.
         fallbacks: agents that are asked in its place while it cannot be.
     """

@@ -11,8 +11,9 @@ from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, LimitReached, OnProcess, Task
 from goalrun.core.prompt import turn_time
+from goalrun.core.spec import PLAIN_COMMAND
 from goalrun.errors import Interrupted
-from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of, refused, result_of
+from goalrun.flows.call import Call, Cancelled, Made, folder_of, refused, result_of
 from goalrun.flows.notes import TICK_SECONDS, Notes, Turns
 from goalrun.flows.ports import Files, FlowPorts
 
@@ -49,7 +50,7 @@ class Calls:
         # All turns of a run of a flow are that run, resumed.
         turns = range(1 if self.state.spec.alone else task.turn, task.turn + 1)
         done = self.state.flow.calls.values()
-        self._agents = sum(each.agent != COMMAND and each.turn in turns for each in done)
+        self._agents = sum(each.agent != PLAIN_COMMAND and each.turn in turns for each in done)
         self._halted: Exception | None = None
         self.steps: dict[str, StepRecord] = {}
 

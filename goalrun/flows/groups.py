@@ -10,9 +10,9 @@ from typing import NamedTuple
 from goalrun.core.evidence import bounded, fenced
 from goalrun.core.flow.model import Member, Result
 from goalrun.core.ports import AgentFailure
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
-from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of
+from goalrun.flows.call import Call, Cancelled, Made, folder_of
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, Proof, tried
 from goalrun.flows.scope import fence_token
@@ -292,7 +292,7 @@ def names_of(members: Sequence[Member], agent: str | None) -> list[str]:
     """What members are called: as their agents, with a number from the second of a name on."""
     names: list[str] = []
     for member in members:
-        name = COMMAND if member.run is not None else member.agent or agent or "agent"
+        name = PLAIN_COMMAND if member.run is not None else member.agent or agent or "agent"
         taken = sum(other == name or other.rpartition("-")[0] == name for other in names)
         names.append(name if name not in names else f"{name}-{taken + 1}")
     return names

@@ -4,7 +4,7 @@ from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
 from goalrun.core.flow.model import Flow, Result
-from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport, total
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.errors import SpecError
@@ -15,7 +15,7 @@ from goalrun.flows.ports import FlowPorts
 from goalrun.flows.python import FunctionRun
 from goalrun.flows.run import FlowRun
 from goalrun.flows.scope import Scope
-from goalrun.flows.steps import Doing, Steps, total
+from goalrun.flows.steps import Doing, Steps
 
 
 class FlowWorker:

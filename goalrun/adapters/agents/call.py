@@ -39,10 +39,6 @@ VERDICT_SCHEMA: dict[str, Any] = {
 """What a judge has to answer; every key is required, because some providers refuse optional ones."""
 
 
-PLAIN_COMMAND = "command"
-"""The name of an agent that is just a command line."""
-
-
 class Means(NamedTuple):
     """What every command of a goal's agents is run with.
 
