@@ -11,7 +11,7 @@ from goalrun.adapters.agents import REPORTS
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.agents.probe import probe
 from goalrun.adapters.worker import AgentWorker
-from goalrun.cli.render import note, out, paint, print_json
+from goalrun.cli.render import note, out, paint, print_json, print_result
 from goalrun.cli.spec import worker_agent
 from goalrun.core.evidence import secrets_of
 from goalrun.core.model import WorkerReport
@@ -90,11 +90,8 @@ def trial(name: str, *, as_json: bool) -> int:
         found = _tried(agent, known[name], scratch, session)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if as_json:
-        print_json({"schema": 1, "agent": name, **found})
-    else:
-        for what, value in found.items():
-            out(f"{what:<8} {value if value is not None else 'unknown'}")
+    lines = (f"{what:<8} {value if value is not None else 'unknown'}" for what, value in found.items())
+    print_result({"schema": 1, "agent": name, **found}, lines, as_json=as_json)
     return WORKS if found["edit"] == "works" else DOES_NOT
 
 

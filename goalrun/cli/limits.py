@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from goalrun.core.model import GoalState
 from goalrun.core.spec import Limits
-from goalrun.core.value import seconds
+from goalrun.core.value import duration
 from goalrun.errors import SpecError
 
 
@@ -62,7 +62,7 @@ def _changed(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
             after[name] = None
             continue
         try:
-            value = float(str(seconds(text.removeprefix("+")))) if timed else _number(text.removeprefix("+"))
+            value = duration(text.removeprefix("+")) if timed else _number(text.removeprefix("+"))
         except ValueError as failure:
             flag = "--" + name.replace("_", "-")
             raise SpecError(f"{flag} {text!r}: {failure}", hint=f"{flag} +5 raises, {flag} 5 sets") from failure

@@ -15,7 +15,7 @@ from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.live import Loudness, shown
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
-from goalrun.cli.render import ending, note, out, print_json
+from goalrun.cli.render import ending, note, out, print_json, print_result
 from goalrun.core.model import EXIT_CODES, GoalState, State
 from goalrun.core.spec import Limits
 from goalrun.errors import (
@@ -98,10 +98,8 @@ def resume_all(*, as_json: bool) -> int:
             told.append({"id": goal, "resumed": False, "detail": str(failure)})
             codes.append(failure.exit_code)
             note(f"goalrun: {goal}: {failure}" + (f"\n  try: {failure.hint}" if failure.hint else ""))
-    if as_json:
-        print_json({"schema": 1, "goals": told})
-    for each in [] if as_json else told:
-        out(f"{'resumed' if each['resumed'] else 'not resumed'}  {each['id']}")
+    lines = (f"{'resumed' if each['resumed'] else 'not resumed'}  {each['id']}" for each in told)
+    print_result({"schema": 1, "goals": told}, lines, as_json=as_json)
     if not told:
         note("no goal is interrupted")
     return max(codes)
@@ -150,11 +148,7 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
     if result["state"] != "running":
         # This process is about to end.
         result["pid"] = None
-    if as_json:
-        print_json(result)
-    else:
-        for line in ending(result):
-            out(line)
+    print_result(result, ending(result), as_json=as_json)
 
 
 def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from goalrun.core.evidence import count
 from goalrun.core.model import (
     NOTHING_SPENT,
     Continue,
@@ -95,7 +96,7 @@ def rests_on(report: VerificationReport, judge: str) -> str:
     if not checks:
         passed = "no checks"
     else:
-        passed = f"{len(checks)} check{'s' if len(checks) != 1 else ''} passed"
+        passed = f"{count(len(checks), 'check')} passed"
         passed += f" ({_grade(report, weak, len(checks) - hidden)})"
         passed += f", {hidden} of them hidden" if hidden else ""
     asked = f"judge {judge} agrees" if judge else "no judge"
