@@ -14,6 +14,7 @@ from goalrun.errors import EnvironmentFailure
 COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
 GOOD, BUSY = {"achieved", "done", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
 MAX_LISTED = 20
+NO_GOALS = 'no goals yet; goalrun start "make tests pass"'
 Json = dict[str, Any]
 
 

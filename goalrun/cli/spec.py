@@ -83,12 +83,6 @@ def make_spec(
     workspace, subfolder = place
     alone = flow is not None and flow.alone
     worker = worker_of(settings, session) if flow is None else flow_as_worker(flow, settings)
-    verification = settings.verification
-    conventional = verification.prepare is None
-    deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
-    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
-    # Chosen once: a machine on which a worker broke a level must not give a weaker one instead.
-    level = strongest() if verification.sandbox == "auto" and not verification.require_sandbox else verification.sandbox
     try:
         return GoalSpec(
             id=goal,
@@ -102,7 +96,7 @@ def make_spec(
             judges=() if alone else _judges(settings, worker, session),
             wait_quota=settings.wait_quota,
             limits=settings.limits,
-            verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
+            verification=verification_of(settings, place, session),
             force=force,
             worker_isolation=settings.worker_isolation,
             hooks={name: command for name, command in settings.hooks.model_dump().items() if command},
@@ -110,6 +104,18 @@ def make_spec(
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
+
+
+def verification_of(settings: Settings, place: tuple[Path, str], session: Session) -> VerificationSpec:
+    """How a goal's turns are checked, with what is found of dependencies and on PATH."""
+    asked = settings.verification
+    workspace, subfolder = place
+    conventional = asked.prepare is None
+    deps = detect(asked.deps, workspace, subfolder, session.environment, conventional=conventional)
+    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
+    # Chosen once: a machine on which a worker broke a level must not give a weaker one instead.
+    level = strongest() if asked.sandbox == "auto" and not asked.require_sandbox else asked.sandbox
+    return VerificationSpec(**{**dict(asked), "deps": deps, "sandbox": level}, path=path)
 
 
 def flow_as_worker(flow: FlowUse, settings: Settings) -> AgentSpec:

@@ -15,7 +15,7 @@ from goalrun.core.spec import PLAIN_COMMAND
 from goalrun.errors import Interrupted
 from goalrun.flows.call import Call, Cancelled, Made, folder_of, refused, result_of
 from goalrun.flows.notes import TICK_SECONDS, Notes, Turns
-from goalrun.flows.ports import Files, FlowPorts
+from goalrun.flows.ports import Files, FlowPorts, both
 
 TEXT_CHARS = 5_000_000
 
@@ -89,12 +89,7 @@ class Calls:
 
     def alone(self, files: Files, poll: Callable[[], None]) -> AbstractContextManager[None]:
         """Have files for oneself; see ``Turns.alone``."""
-
-        def both() -> None:
-            self.check()
-            poll()
-
-        return self._turns.alone(files, both)
+        return self._turns.alone(files, both(self.check, poll))
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
@@ -195,11 +190,7 @@ class Calls:
     @contextmanager
     def _turn(self, call: Call) -> Iterator[None]:
         """A place among the calls that run at once, here and, for agents, on this machine."""
-
-        def poll() -> None:
-            self.check()
-            call.poll()
-
+        poll = both(self.check, call.poll)
         while not self._room.acquire(timeout=TICK_SECONDS):
             poll()
         try:

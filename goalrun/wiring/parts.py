@@ -33,7 +33,7 @@ from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
 from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import EnvironmentFailure
-from goalrun.flows.ports import FlowPorts, Verify
+from goalrun.flows.ports import FlowPorts, Verify, both
 from goalrun.flows.proof import asked_of
 from goalrun.flows.worker import FlowWorker
 from goalrun.loop import Ports
@@ -96,12 +96,8 @@ def _workers(
     own = folder
 
     def hire(agent: AgentSpec, folder: str, *, writes: bool, poll: Callable[[], None]) -> Worker:
-        def both() -> None:
-            means.poll()
-            poll()
-
         there = spec.but(workspace=folder)
-        return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
+        return AgentWorker(agent, there, own, hidden, means._replace(poll=both(means.poll, poll)), writes=writes)
 
     def missing(agent: AgentSpec) -> str:
         path = means.environment.get("PATH")
@@ -130,13 +126,9 @@ def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Call
     def verify(
         state: GoalState, step: Step, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Callable[[], None]
     ) -> VerificationReport:
-        def both() -> None:
-            of_goal()
-            poll()
-
         if state.base is None:
             raise AssertionError("a step is checked before there is a base")
-        spec = asked_of(goal, step)
+        spec, ended = asked_of(goal, step), both(of_goal, poll)
         # What a score reads is protected like what a check reads.
         scored = spec.but(checks=(*spec.checks, *filter(None, [step.score])))
         store = open_store(folder, scored)
@@ -145,9 +137,9 @@ def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Call
         floor = state.base_verification.floor if state.base_verification is not None and not name else ""
         with lock:
             if name and name not in floors and spec.verification.baseline:
-                first = open_verifier(session, folder, spec, store, both, name=name)
+                first = open_verifier(session, folder, spec, store, ended, name=name)
                 floors[name] = first.verify_base(state.base, on_process).floor
-        found = open_verifier(session, folder, spec, store, both, floors.get(name, floor), name)
+        found = open_verifier(session, folder, spec, store, ended, floors.get(name, floor), name)
         return found.verify(snapshot, label, on_process)
 
     return verify
