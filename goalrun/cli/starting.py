@@ -143,29 +143,22 @@ def run_new(
         SpecError: it cannot be run as described; nothing was made.
         WorkspaceBusy: somebody else has its workspace, and ``run`` does not wait; it is gone again.
     """
-    place, settings, alone = wanted.place, wanted.settings, wanted.flow is not None and wanted.flow.alone
-    if wanted.flow is None:
-        flow = group_use(settings, session)
-    else:
-        flow = flow_use(wanted.flow, wanted.objective, settings, session)
-    make = partial(
-        make_spec,
-        objective=wanted.objective,
-        place=place,
-        settings=settings,
-        session=session,
-        force=wanted.force,
-        flow=flow,
-    )
+    top, settings, asked = wanted.place[0], wanted.settings, wanted.flow
+    flow = group_use(settings, session) if asked is None else flow_use(asked, wanted.objective, settings, session)
+
+    def make(goal: str, place: tuple[Path, str] = wanted.place) -> GoalSpec:
+        return make_spec(goal, wanted.objective, place, settings, session, force=wanted.force, flow=flow)
+
     # What cannot be isolated as asked is refused before anything exists.
     spec = make("g-unnamed")
     choose(spec, session.home.path)
     tell(spec)
     if wanted.worktree:
-        head_of(place[0])
-        make = partial(_in_clone, session, place, make)
-    hidden = None if alone else hidden_files(settings, place[0])
-    goal = create_goal(session, place[0], make, hidden, "f" if alone else "g")
+        head_of(top)
+    alone = asked is not None and asked.alone
+    hidden = None if alone else hidden_files(settings, top)
+    create = partial(_in_clone, session, wanted.place, make) if wanted.worktree else make
+    goal = create_goal(session, top, create, hidden, "f" if alone else "g")
     try:
         return run(goal)
     except WorkspaceBusy:
@@ -179,7 +172,7 @@ def _in_clone(session: Session, place: tuple[Path, str], make: Callable[..., Goa
     top = clone_for(session, goal, place[0])
     note(f"it works in {top}")
     try:
-        return make(goal, place=(top, place[1])).but(origin=str(place[0]), origin_head=head_of(top))
+        return make(goal, (top, place[1])).but(origin=str(place[0]), origin_head=head_of(top))
     except BaseException:
         remove_tree(top.parent)
         raise

@@ -33,7 +33,7 @@ from goalrun.core.events import (
     WorkerFinished,
 )
 from goalrun.core.flow.verdict import refusal
-from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage
+from goalrun.core.model import Begun, GoalState, OpenTurn, Session, State, TurnRecord, Usage
 
 
 def fold(records: Iterable[Record]) -> GoalState:
@@ -70,7 +70,7 @@ def apply(state: GoalState | None, record: Record) -> GoalState:
     return _apply(timed, event)
 
 
-def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911, PLR0912 - one line per event
+def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911, PLR0912 - one case per event
     match event:
         case RunStarted():
             return _run_started(state, event)
@@ -92,20 +92,11 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
         case QuotaOver():
             return state.but(status=State.RUNNING, detail="")
         case TurnInterrupted():
-            again = _again(state).but(interrupted=event.reason)
-            known = state.but(sessions=_sessions(state, _open(state).agent, event.session))
-            return known.but(open=again, usage=_spent(state, event.usage), flow=_cut_flow(state.flow))
+            return _interrupted(state, event)
         case TurnParked():
             return _parked(state, event)
-        case WorkerEnded():
-            known = _with_open(state, worker=event.report)
-            return known.but(sessions=_sessions(state, event.report.agent, event.report.session))
-        case WorkerFinished():
-            return _with_open(state, worker=event.report, snapshot=event.snapshot)
-        case VerificationFinished():
-            return _with_open(state, verification=event.report)
-        case JudgementFinished():
-            return _with_open(state.but(judging=False), judgement=event.judgement)
+        case WorkerEnded() | WorkerFinished() | VerificationFinished() | JudgementFinished():
+            return _turn_went_on(state, event)
         case TurnFinished():
             return advance(state, event.record)
         case GoalStopped():
@@ -144,6 +135,21 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
     )
 
 
+def _turn_went_on(
+    state: GoalState, event: WorkerEnded | WorkerFinished | VerificationFinished | JudgementFinished
+) -> GoalState:
+    match event:
+        case WorkerEnded(report=report):
+            known = state.but(sessions=_sessions(state, report.agent, report.session))
+            return _with_open(known, worker=report)
+        case WorkerFinished(report=report, snapshot=snapshot):
+            return _with_open(state, worker=report, snapshot=snapshot)
+        case VerificationFinished(report=verification):
+            return _with_open(state, verification=verification)
+        case JudgementFinished(judgement=judgement):
+            return _with_open(state.but(judging=False), judgement=judgement)
+
+
 def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSettled | Answered) -> GoalState:
     flow = state.flow
     match event:
@@ -163,14 +169,16 @@ def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSett
             return _with_flow(state, question="", answers={**flow.answers, event.key: event.text})
 
 
-def _cut_flow(flow: FlowProgress) -> FlowProgress:
-    """What began and was cut is forgotten, but for what a person has to look at."""
-    left = {key: begun for key, begun in flow.begun.items() if begun.asks}
-    return flow.but(begun=left)
-
-
 def _with_flow(state: GoalState, **changes: object) -> GoalState:
     return state.but(flow=state.flow.but(**changes))
+
+
+def _interrupted(state: GoalState, event: TurnInterrupted) -> GoalState:
+    again = _again(state).but(interrupted=event.reason)
+    sessions = _sessions(state, _open(state).agent, event.session)
+    # What began and was cut is forgotten, but for what a person has to look at.
+    begun = {key: begun for key, begun in state.flow.begun.items() if begun.asks}
+    return _with_flow(state, begun=begun).but(open=again, sessions=sessions, usage=_spent(state, event.usage))
 
 
 def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
