@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
-from goalrun.core.spec import AgentCommand, Limits, NotifySpec
+from goalrun.core.spec import AgentCommand, Limits, NotifySpec, Verification
 from goalrun.core.value import Seconds, Text, Value
 from goalrun.errors import SettingsError
 
@@ -56,22 +56,12 @@ Chain = Annotated[tuple[Text, ...], BeforeValidator(_chain), Field(min_length=1)
 """Agents of which the next stands in for one that cannot be asked: a list, or text with commas."""
 
 
-class VerificationSettings(Value):
-    """``[verification]``; see ``core.spec.VerificationSpec``."""
+class VerificationSettings(Verification):
+    """``[verification]``."""
 
-    worktree: bool = True
-    protected_edits: Literal["reject", "restore"] = "reject"
     protect: tuple[Glob, ...] = ()
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
-    deps: tuple[Text, ...] = ()
-    prepare: Text | None = None
-    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
-    require_sandbox: bool = False
-    network: bool = False
-    jobs: int = Field(default=1, ge=1)
-    baseline: bool = True
-    require_strong: bool = False
 
     @model_validator(mode="after")
     def _prepared_for_a_worktree(self) -> Self:

@@ -83,8 +83,8 @@ class AgentSpec(AgentCommand):
         return (self, *self.fallbacks)
 
 
-class VerificationSpec(Value):
-    """How a turn is checked.
+class Verification(Value):
+    """How turns are checked, as their owner asks for it.
 
     Attributes:
         worktree: checks run in a clean worktree of the snapshot (False: in the live workspace).
@@ -92,7 +92,6 @@ class VerificationSpec(Value):
         protect: globs added to the default protected set.
         may_change: globs taken out of it.
         pass_env: names of variables that checks get from the environment.
-        path: the PATH that checks get, as it was at start.
         deps: folders of the workspace, relative to it, that are frozen at start for the checks.
         prepare: a command that makes dependencies on the base, with the network; they are frozen too.
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
@@ -108,15 +107,24 @@ class VerificationSpec(Value):
     protect: tuple[Text, ...] = ()
     may_change: tuple[Text, ...] = ()
     pass_env: tuple[Text, ...] = ()
-    path: str = ""
-    deps: tuple[str, ...] = ()
-    prepare: str | None = None
+    deps: tuple[Text, ...] = ()
+    prepare: Text | None = None
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
     jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
+
+
+class VerificationSpec(Verification):
+    """How the turns of a goal are checked.
+
+    Attributes:
+        path: the PATH that checks get, as it was at start.
+    """
+
+    path: str = ""
 
 
 class FlowUse(Value):

@@ -17,7 +17,7 @@ from goalrun.adapters.sandbox import ProcessSandbox, Surroundings
 from goalrun.adapters.verifier import WorktreeVerifier
 from goalrun.core.model import CheckResult, ProcessIdentity, VerificationReport
 from goalrun.core.ports import OnProcess
-from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
+from goalrun.core.spec import Limits, VerificationSpec
 from goalrun.errors import Interrupted
 
 PYTEST = f"{PYTHON} -m pytest -q"
@@ -217,9 +217,7 @@ def test_protected_paths_are_as_in_the_base_and_the_turn_is_tampered(top: Path) 
 
 def test_a_goal_without_checks_is_still_looked_at_for_tampering(top: Path) -> None:
     desk = Desk(top, "true")
-    desk.spec = GoalSpec.model_validate(
-        {**dict(desk.spec), "judges": ({"name": "j", "command": ("j",)},), "checks": ()}
-    )
+    desk.spec = desk.spec.but(judges=({"name": "j", "command": ("j",)},), checks=())
     runner = CheckRunner(
         desk.spec, desk.folder, ProcessSandbox(Surroundings(top, os.environ["PATH"])), {}, (), lambda: None
     )
