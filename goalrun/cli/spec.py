@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -170,7 +170,7 @@ def worker_of(settings: Settings, session: Session) -> AgentSpec:
 def worker_chain(names: Sequence[str], settings: Settings, session: Session) -> AgentSpec:
     """An agent as a worker, with those that stand in for it."""
     known = agents(settings)
-    chain = [worker_agent(name, _agent(name, known), session) for name in names]
+    chain = [worker_agent(name, known_agent(name, known), session) for name in names]
     return chain[0].but(fallbacks=tuple(chain[1:]))
 
 
@@ -178,8 +178,9 @@ def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec
     """An agent as a worker.
 
     Raises:
-        SpecError: it is not installed, or too old.
+        SpecError: what it prints cannot be read, it is not installed, or too old.
     """
+    _require_sound(name, agent)
     if shutil.which(agent.command[0], path=session.environment.get("PATH")) is None:
         raise SpecError(f"worker {name}: {agent.command[0]} is not on PATH", hint=f"install {name}, or choose with -w")
     extra = extra_words(name, agent, session)
@@ -206,18 +207,25 @@ def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str,
     return tuple(word for words in agent.optional if words[0] in found.flags for word in words)
 
 
-def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
+def known_agent(name: str, known: Mapping[str, AgentSettings]) -> AgentSettings:
+    """An agent by its name.
+
+    Raises:
+        SpecError: there is none.
+    """
     if name not in known:
         otherwise = f"known: {', '.join(known)}; or add [agents.{name}]"
         raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, otherwise))
-    agent = known[name]
+    return known[name]
+
+
+def _require_sound(name: str, agent: AgentSettings) -> None:
     for reads in (agent.reads, agent.judge_reads or agent.reads):
         if reads not in {*READERS, "find"}:
             near = ", ".join(sorted({*READERS, "find"}))
             raise SpecError(f"agents.{name} reads {reads!r}, which nobody knows", hint=f"one of {near}")
     if why := bad_find(agent.find):
         raise SpecError(f"agents.{name}.find: {why}", hint="docs/agents.md says what it can hold")
-    return agent
 
 
 def _judges(settings: Settings, worker: AgentSpec, session: Session) -> tuple[AgentSpec, ...]:
@@ -253,7 +261,8 @@ def _judge_chain(chain: list[AgentSpec]) -> AgentSpec:
 def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> AgentSpec:
     if ":" in name:
         return AgentSpec(name=name, command=(sys.executable, "-P", "-m", MODEL_JUDGE, name), reads="model")
-    agent = _agent(name, known)
+    agent = known_agent(name, known)
+    _require_sound(name, agent)
     if not agent.judge:
         able = ", ".join(name for name, agent in known.items() if agent.judge)
         raise SpecError(
