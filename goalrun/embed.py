@@ -2,27 +2,24 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field
 
-from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import read_result
-from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
+from goalrun.cli.flow_spec import FlowAsked
 from goalrun.cli.flows import flow_folders, proven
-from goalrun.cli.running import override, resumable
-from goalrun.cli.spec import hidden_files, make_spec
+from goalrun.cli.running import resumable
+from goalrun.cli.starting import Wanted, override, run_new
 from goalrun.core.events import Record
 from goalrun.core.model import EXIT_CODES, GoalState, State
 from goalrun.core.ports import Reporter
 from goalrun.core.value import Json, JsonObject, Text
-from goalrun.errors import SpecError, WorkspaceBusy
+from goalrun.errors import SpecError
 from goalrun.flows.files import load_flow
 from goalrun.settings import Settings, load
 from goalrun.wiring import running
-from goalrun.wiring.goals import create_goal
 from goalrun.wiring.session import Session, open_session, require_outside, workspace_of
 
 OnEvent = Callable[[Record, GoalState], None]
@@ -87,27 +84,13 @@ def run_goal(goal: Goal, on_event: OnEvent | None = None, *, wait: bool = True) 
     settings = load(place[0], flags=override(given)).settings
     if not settings.checks and not settings.judge_only:
         raise SpecError("no check is given: nothing could say when the goal is achieved", hint="checks=('pytest -q',)")
-    if goal.flow is None:
-        worker = group_use(settings, session)
-    else:
-        flow, _ = proven(load_flow(goal.flow, flow_folders(place[0])), place[0])
-        worker = flow_use(FlowAsked(flow, (), alone=False, given=goal.args), goal.objective, settings, session)
-    make = partial(
-        make_spec,
-        objective=goal.objective,
-        place=place,
-        settings=settings,
-        session=session,
-        force=goal.force,
-        flow=worker,
-    )
-    choose(make("g-unnamed"), session.home.path)
-    made = create_goal(session, place[0], make, hidden_files(settings, place[0]))
-    try:
-        return _run(session, made, running.Running(_reporter(on_event), _tell, wait=wait))
-    except WorkspaceBusy:
-        session.home.remove(made)
-        raise
+    flow = None
+    if goal.flow is not None:
+        found, _ = proven(load_flow(goal.flow, flow_folders(place[0])), place[0])
+        flow = FlowAsked(found, (), alone=False, given=goal.args)
+    how = running.Running(_reporter(on_event), _tell, wait=wait)
+    wanted = Wanted(goal.objective, place, settings, flow, goal.force)
+    return run_new(session, wanted, lambda made: _run(session, made, how))
 
 
 def resume_goal(

@@ -110,10 +110,17 @@ class Interrupted(GoalrunError):
         self.verb = verb
 
 
-def meant(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A hint for a name that is unknown: the nearest of those that are known, else something else to do."""
+def meant(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """A hint for a name that is unknown: the nearest of those that are known, else something else to do.
+
+    Args:
+        name: as it was written.
+        known: what it could have been.
+        otherwise: the hint where nothing is near.
+        cutoff: from which likeness on, from 0 to 1, one is near.
+    """
     # Slow to import, and needed only where something went wrong.
     import difflib
 
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else otherwise

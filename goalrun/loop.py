@@ -51,7 +51,7 @@ from goalrun.core.ports import (
     Worker,
 )
 from goalrun.core.prompt import judge_brief, turn_time, worker_prompt
-from goalrun.core.value import seconds
+from goalrun.core.value import duration
 from goalrun.errors import EnvironmentFailure, Interrupted
 
 DIFF_CHARS = 60_000
@@ -322,7 +322,7 @@ class GoalLoop:
 def parked_until(what: str) -> float:
     """Seconds to wait at most: a duration says how long, anything else is a command to be tried."""
     try:
-        return min(PARKED_AT_MOST - 1, float(str(seconds(what))))
+        return min(PARKED_AT_MOST - 1, duration(what))
     except ValueError:
         return PARKED_AT_MOST
 

@@ -19,8 +19,8 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from goalrun.core.protection import bad_glob
-from goalrun.core.spec import Limits, NotifySpec
-from goalrun.core.value import Text, Value, seconds
+from goalrun.core.spec import AgentCommand, Limits, NotifySpec, Verification
+from goalrun.core.value import Seconds, Text, Value
 from goalrun.errors import SettingsError
 
 MAX_FILE_BYTES = 1 << 20
@@ -46,7 +46,6 @@ def _variable(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=1)]
 Glob = Annotated[Text, BeforeValidator(_glob)]
 Variable = Annotated[Text, BeforeValidator(_variable)]
 
@@ -59,39 +58,12 @@ Chain = Annotated[tuple[Text, ...], BeforeValidator(_chain), Field(min_length=1)
 """Agents of which the next stands in for one that cannot be asked: a list, or text with commas."""
 
 
-class LimitSettings(Value):
-    """``[limits]``; see ``core.model.Limits``."""
+class VerificationSettings(Verification):
+    """``[verification]``."""
 
-    max_turns: int = Field(default=20, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_usd: float | None = Field(default=None, gt=0)
-    max_time: Seconds | None = None
-    turn_timeout: Seconds = 1800.0
-    check_timeout: Seconds = 600.0
-    stuck_after: int = Field(default=3, ge=0)
-    allow_unknown_spend: bool = False
-
-    def limits(self) -> Limits:
-        """The values as a goal keeps them."""
-        return Limits(**self.model_dump())
-
-
-class VerificationSettings(Value):
-    """``[verification]``; see ``core.model.VerificationSpec``."""
-
-    worktree: bool = True
-    protected_edits: Literal["reject", "restore"] = "reject"
     protect: tuple[Glob, ...] = ()
     may_change: tuple[Glob, ...] = ()
     pass_env: tuple[Variable, ...] = ()
-    deps: tuple[Text, ...] = ()
-    prepare: Text | None = None
-    sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
-    require_sandbox: bool = False
-    network: bool = False
-    jobs: int = Field(default=1, ge=1)
-    baseline: bool = True
-    require_strong: bool = False
 
     @model_validator(mode="after")
     def _prepared_for_a_worktree(self) -> Self:
@@ -102,8 +74,8 @@ class VerificationSettings(Value):
         return self
 
 
-class AgentSettings(Value):
-    """``[agents.NAME]``: a command line that does a prompt, and perhaps one that judges; see ``core.spec.AgentSpec``.
+class AgentSettings(AgentCommand):
+    """``[agents.NAME]``: a command line that does a prompt, and perhaps one that judges.
 
     Attributes:
         order: its place when an agent is chosen by what is installed; 0 is never chosen by itself.
@@ -114,18 +86,8 @@ class AgentSettings(Value):
         model_flag: the word in front of a model's name; "" where there is none.
     """
 
-    command: tuple[str, ...] = Field(min_length=1)
-    resume: tuple[str, ...] = ()
-    session: Literal["fresh", "resume"] = "fresh"
     judge: tuple[str, ...] = ()
-    model: str = ""
-    reads: str = "text"
     judge_reads: str | None = None
-    find: Mapping[str, str] = {}
-    files: Mapping[str, str] = {}
-    spend: tuple[str, ...] = ()
-    blocked_line: Text | None = None
-    env: Mapping[str, str] = {}
     order: int = 0
     least: Text | None = None
     optional: tuple[tuple[str, ...], ...] = ()
@@ -161,7 +123,7 @@ class Settings(Value):
     checks: tuple[Text, ...] = ()
     hidden_checks: tuple[Text, ...] = ()
     hidden_files: Text | None = None
-    limits: LimitSettings = LimitSettings()
+    limits: Limits = Limits()
     verification: VerificationSettings = VerificationSettings()
     agents: Mapping[str, AgentSettings] = {}
     hooks: HookSettings = HookSettings()

@@ -47,8 +47,8 @@ def goal(checks: tuple[str, ...] = (COMMAND,), judge: AgentSpec | None = None, *
 def changed(spec: GoalSpec, **changes: object) -> GoalSpec:
     """The goal with other fields; those of ``VerificationSpec`` go by their own names."""
     inner = {key: changes.pop(key) for key in list(changes) if key in VerificationSpec.model_fields}
-    verification = VerificationSpec.model_validate({**dict(spec.verification), **inner})
-    return GoalSpec.model_validate({**dict(spec), "verification": verification, **changes})
+    verification = spec.verification.but(**inner)
+    return spec.but(verification=verification, **changes)
 
 
 def snapshot(tree: str = "tree", **more: object) -> Snapshot:

@@ -167,7 +167,7 @@ class Home:
         found = found or [goal for goal in known if goal.startswith((name, f"g-{name}", f"f-{name}"))]
         if not found:
             raise UnknownGoal(
-                f"there is no goal {name!r}", hint=meant(name, known[:MOST_MEANT], "goalrun list shows all")
+                f"there is no goal {name!r}", hint=meant(name, known[:MOST_MEANT], "goalrun list shows all", cutoff=0.7)
             )
         if len(found) > 1:
             raise UnknownGoal(f"{name!r} is ambiguous: {', '.join(sorted(found)[:5])}", hint="give more of the id")

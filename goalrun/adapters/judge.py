@@ -9,13 +9,13 @@ from time import monotonic
 
 from pydantic import ConfigDict, StrictBool, StrictStr, ValidationError
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND, Heard, Means, Order, call, require_program, spent
+from goalrun.adapters.agents.call import Heard, Means, Order, call, require_program, spent
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.core.evidence import clean, one_line
 from goalrun.core.model import NOTHING_SPENT, Judgement, Usage, Verdict
 from goalrun.core.ports import AgentFailure, OnProcess
-from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec, GoalSpec
 from goalrun.core.value import Value
 
 ATTEMPTS = 2

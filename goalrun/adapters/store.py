@@ -200,7 +200,7 @@ class GitStore(Trees):
         if first is not None:
             edits = (*self.plan(Snapshot(commit=first, tree=self.tree_of(first))).tampering, *edits)
         after = self.snapshot(label)
-        return Snapshot(**{**dict(after), "protected_edits": tuple(dict.fromkeys(edits))})
+        return after.but(protected_edits=tuple(dict.fromkeys(edits)))
 
     def check_out(self, current: str, target: str) -> None:
         """Make the workspace, which holds ``current``, hold ``target``: only what differs is touched.

@@ -67,7 +67,7 @@ class Trees(Repository):
             listing = self._git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", self.base])
             bare = self._make_protection(frozenset(shown(path) for path in listing.split(b"\0") if path))
             mentions = mentioned(bare.checks, bare.subfolder, bare.base_files, self._text_of_base)
-            self._protection = Protection(**{**dict(bare), "mentions": mentions})
+            self._protection = bare.but(mentions=mentions)
         return self._protection
 
     def _text_of_base(self, path: str) -> str | None:

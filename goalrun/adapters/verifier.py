@@ -224,7 +224,7 @@ class WorktreeVerifier:
                 self._run(command, place, f"{label}/hidden-{number}.out", on_process)
                 for number, command in enumerate(self._spec.hidden_checks, start=1)
             ]
-        return [CheckResult(**{**dict(each.result), "hidden": True}) for each in ran]
+        return [each.result.but(hidden=True) for each in ran]
 
     def _proven(
         self, checks: Sequence[CheckResult], ran: Sequence[Ran], tree: str, label: str, on_process: OnProcess
@@ -242,7 +242,7 @@ class WorktreeVerifier:
                 continue
             ran_unfailing = again is not None and again.found is not None and canary in again.found.outcomes
             if self._floor.of(check.command).unproven and not ran_unfailing:
-                results[number] = CheckResult(**{**dict(check), "grade": "weak", "reason": NO_CANARY})
+                results[number] = check.but(grade="weak", reason=NO_CANARY)
             else:
                 forged.append(Tamper(path=one_line(check.command), kind="forged"))
         return results, forged
@@ -298,7 +298,7 @@ def _graded(ran: Ran, floor: CheckBaseline) -> CheckResult:
     if ran.result.outcome == "pass":
         doubt = baseline.compared(floor, ran.found) if ran.found is not None else ""
         changes |= {"outcome": "fail", "reason": doubt} if doubt else {"reason": floor.weak}
-    return CheckResult(**{**dict(ran.result), **changes})
+    return ran.result.but(**changes)
 
 
 def _outcome(checks: Sequence[CheckResult]) -> Literal["pass", "weak_pass", "fail"]:

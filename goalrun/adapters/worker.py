@@ -9,7 +9,6 @@ from pathlib import Path
 from goalrun.adapters import process
 from goalrun.adapters.agents import read
 from goalrun.adapters.agents.call import (
-    PLAIN_COMMAND,
     REPORT,
     Heard,
     Means,
@@ -29,7 +28,7 @@ from goalrun.core.evidence import clean, one_line
 from goalrun.core.model import NOTHING_SPENT, Session, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, OnProcess, Task
 from goalrun.core.prompt import BLOCKED_EXIT_STATUS, WAIT_LINE
-from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec, GoalSpec
 from goalrun.errors import EnvironmentFailure
 
 NOT_FOUND = frozenset({126, 127})
@@ -86,7 +85,7 @@ class AgentWorker:
         report = self._report(heard, kept, task.session if goes_on else None, task.chars)
         # A flow's calls run side by side: which of them had a process started, nobody could tell.
         strangers = () if task.place else untied(Path(self._spec.workspace), begun)
-        return WorkerReport(**{**dict(report), "untied": strangers})
+        return report.but(untied=strangers)
 
     def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:
         """What its output, as far as it came, tells of a run; see ``core.ports.Worker``."""

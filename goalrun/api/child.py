@@ -11,7 +11,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from goalrun.api import Call, CallFailed, Here, Run, Several, told
+from goalrun.api import told
+from goalrun.api.calls import Call, CallFailed, Here, Run, Several
 from goalrun.api.line import Line, Lost, connect
 
 FAILED = 1

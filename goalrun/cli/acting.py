@@ -10,7 +10,7 @@ from goalrun.adapters.home import GOAL_ID
 from goalrun.adapters.journal import replay
 from goalrun.adapters.views import JOURNAL, OWNER, REACHED, read_result, runner, runs_here
 from goalrun.cli.reading import find, turn_commit
-from goalrun.cli.render import note, out, print_json
+from goalrun.cli.render import note, print_json, print_result
 from goalrun.cli.running import ANSWER_SECONDS, How, resume
 from goalrun.core.events import GoalStopped
 from goalrun.core.model import State
@@ -54,10 +54,8 @@ def end(name: str, verb: Literal["pause", "stop"], *, as_json: bool) -> int:
             raise SpecError(f"goal {goal} was achieved before it could {verb}; there is nothing to {verb}")
         if now != wanted.value:
             note(f"{goal} came to an end of its own first")
-    if as_json:
-        print_json(read_result(folder))
-    else:
-        out(f"{read_result(folder)['state']}  {goal}")
+    result = read_result(folder)
+    print_result(result, [f"{result['state']}  {goal}"], as_json=as_json)
     return 0
 
 
@@ -124,8 +122,6 @@ def restore(name: str, turn: str, *, as_json: bool) -> int:
                 hint="commit or move it away first",
             )
         store.check_out(now.tree, target.tree)
-    if as_json:
-        print_json(read_result(folder))
-    else:
-        out(f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}")
+    told = f"restored turn {turn} of {goal}: snapshot {target.commit[:12]}"
+    print_result(read_result(folder), [told], as_json=as_json)
     return 0

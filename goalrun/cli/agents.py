@@ -11,13 +11,12 @@ from goalrun.adapters.agents import REPORTS
 from goalrun.adapters.agents.call import Means
 from goalrun.adapters.agents.probe import probe
 from goalrun.adapters.worker import AgentWorker
-from goalrun.cli.render import note, out, paint, print_json
-from goalrun.cli.spec import worker_agent
+from goalrun.cli.render import note, out, paint, print_json, print_result
+from goalrun.cli.spec import known_agent, worker_agent
 from goalrun.core.evidence import secrets_of
 from goalrun.core.model import WorkerReport
 from goalrun.core.ports import AgentFailure, Task
 from goalrun.core.spec import AgentSpec, GoalSpec
-from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, agents, load
 from goalrun.wiring.session import Session, open_session, workspace_here
 
@@ -67,7 +66,7 @@ def _described(name: str, agent: AgentSettings, session: Session) -> dict[str, A
 
 def _reports(agent: AgentSettings) -> tuple[str, ...]:
     if agent.reads != "find":
-        return REPORTS[agent.reads]
+        return REPORTS.get(agent.reads, ())
     names = {
         "tokens": ("total_tokens", "input_tokens"),
         "cost": ("usd",),
@@ -82,19 +81,14 @@ def trial(name: str, *, as_json: bool) -> int:
     session = open_session()
     workspace, _ = workspace_here()
     known = agents(load(workspace).settings)
-    if name not in known:
-        raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, f"known: {', '.join(known)}"))
-    agent = worker_agent(name, known[name], session)
+    agent = worker_agent(name, known_agent(name, known), session)
     scratch = Path(tempfile.mkdtemp(prefix="goalrun-trial-"))
     try:
         found = _tried(agent, known[name], scratch, session)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if as_json:
-        print_json({"schema": 1, "agent": name, **found})
-    else:
-        for what, value in found.items():
-            out(f"{what:<8} {value if value is not None else 'unknown'}")
+    lines = (f"{what:<8} {value if value is not None else 'unknown'}" for what, value in found.items())
+    print_result({"schema": 1, "agent": name, **found}, lines, as_json=as_json)
     return WORKS if found["edit"] == "works" else DOES_NOT
 
 

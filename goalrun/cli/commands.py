@@ -1,15 +1,11 @@
 """The commands about goals, declared. The bodies are in the modules beside this one, imported when they run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from goalrun.cli import completion, options
-
-if TYPE_CHECKING:
-    from goalrun.cli.live import Loudness
-    from goalrun.cli.running import Asked
 
 app = typer.Typer(
     help="Hand a coding agent a goal and walk away: turn after turn, every turn checked where the agent cannot reach.",
@@ -36,76 +32,22 @@ def root(
 
 @app.command()
 def start(
-    objective: Annotated[str, typer.Argument(help="What is to be reached, in words.")] = "",
-    file: Annotated[
-        Path | None,
-        typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
-    ] = None,
-    worker: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-w",
-            "--worker",
-            metavar="NAME[,NAME]",
-            help="An agent, and those that stand in for it; see --strategy.",
-            autocompletion=completion.workers,
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            metavar="compete|synthesize",
-            help="How several -w do it: the checks pick one, or one merges.",
-            autocompletion=completion.among("compete", "synthesize"),
-        ),
-    ] = None,
-    worker_cmd: Annotated[
-        str | None,
-        typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
-    ] = None,
+    objective: options.Objective = "",
+    file: options.ObjectiveFile = None,
+    worker: options.Workers = None,
+    strategy: options.Strategy = None,
+    worker_cmd: options.WorkerCmd = None,
     check: options.Checks = None,
-    hidden_check: Annotated[
-        list[str] | None,
-        typer.Option("--hidden-check", metavar="CMD", help="A check that the worker is not shown; repeatable."),
-    ] = None,
-    hidden_files: Annotated[
-        str | None,
-        typer.Option("--hidden-files", metavar="DIR", help="Files for hidden checks: they are in $GOALRUN_HIDDEN."),
-    ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-j",
-            "--judge",
-            metavar="NAME",
-            help="An agent, PROVIDER:MODEL, or none; all that are given have to agree.",
-            autocompletion=completion.judges,
-        ),
-    ] = None,
-    judge_cmd: Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")] = None,
-    judge_only: Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")] = False,
+    hidden_check: options.HiddenChecks = None,
+    hidden_files: options.HiddenFiles = None,
+    judge: options.Judges = None,
+    judge_cmd: options.JudgeCmd = None,
+    judge_only: options.JudgeOnly = False,
     protect: options.Protect = None,
     may_change: options.MayChange = None,
     pass_env: options.PassEnv = None,
-    verify_in: Annotated[
-        str | None,
-        typer.Option(
-            "--verify-in",
-            metavar="worktree|live",
-            help="live: check the workspace itself; such passes are weak.",
-            autocompletion=completion.among("worktree", "live"),
-        ),
-    ] = None,
-    protected_edits: Annotated[
-        str | None,
-        typer.Option(
-            "--protected-edits",
-            metavar="reject|restore",
-            help="restore: undo them after the turn.",
-            autocompletion=completion.among("reject", "restore"),
-        ),
-    ] = None,
+    verify_in: options.VerifyIn = None,
+    protected_edits: options.ProtectedEdits = None,
     deps: options.Deps = None,
     prepare: options.Prepare = None,
     sandbox: options.SandboxLevel = None,
@@ -114,15 +56,7 @@ def start(
     jobs: options.Jobs = None,
     no_baseline: options.NoBaseline = False,
     require_strong: options.RequireStrong = False,
-    worker_isolation: Annotated[
-        str | None,
-        typer.Option(
-            "--worker-isolation",
-            metavar="auto|off",
-            help="auto: hide goalrun's state and processes from it.",
-            autocompletion=completion.among("auto", "off"),
-        ),
-    ] = None,
+    worker_isolation: options.WorkerIsolation = None,
     max_turns: options.MaxTurns = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
@@ -131,72 +65,20 @@ def start(
     check_timeout: options.CheckTimeout = None,
     stuck_after: options.StuckAfter = None,
     allow_unknown_spend: options.AllowUnknownSpend = False,
-    no_wait_quota: Annotated[
-        bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")] = False,
-    worktree: Annotated[
-        bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
-    ] = False,
+    no_wait_quota: options.NoWaitQuota = False,
+    force: options.Force = False,
+    worktree: options.Worktree = False,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a goal until it is achieved or a limit stops it."""
     options = dict(locals())
-    from goalrun.cli import running
+    from goalrun.cli import starting
 
-    return running.start(asked(**options))
-
-
-def asked(**given: Any) -> "Asked":  # noqa: ANN401 - options of several types
-    """What ``start`` was asked for, out of its options."""
-    from goalrun.cli import running
-
-    same = (
-        "strategy", "worker_cmd", "judge_cmd", "worker_isolation", "hidden_files", "protect", "may_change", "pass_env",
-        "verify_in", "protected_edits", "sandbox", "deps", "prepare", "max_turns", "max_tokens", "max_usd", "max_time",
-        "turn_timeout", "check_timeout", "stuck_after", "jobs",
-    )  # fmt: skip
-    switched_on = ("judge_only", "require_sandbox", "network", "require_strong", "allow_unknown_spend")
-    workers = given["worker"] or []
-    flags = running.flags(
-        worker=workers[0] if len(workers) == 1 else None,
-        workers=workers if len(workers) > 1 else None,
-        checks=given["check"],
-        judges=given["judge"],
-        hidden_checks=given["hidden_check"],
-        baseline=False if given["no_baseline"] else None,
-        wait_quota=False if given["no_wait_quota"] else None,
-        **{name: given.get(name) for name in same},
-        **{name: given[name] or None for name in switched_on},
-    )
-    return running.Asked(
-        given["objective"],
-        given["file"],
-        flags,
-        force=given["force"],
-        no_wait=given["no_wait"],
-        detach=given["detach"],
-        as_json=given["as_json"],
-        worktree=given["worktree"],
-        loud=loudness(quiet=given["quiet"], verbose=given["verbose"]),
-    )
-
-
-def loudness(*, quiet: bool, verbose: bool) -> "Loudness":
-    """How much a run shows of itself.
-
-    Raises:
-        SpecError: both less and more are asked for.
-    """
-    if quiet and verbose:
-        from goalrun.errors import SpecError
-
-        raise SpecError("--quiet and --verbose exclude each other", hint="leave out one of them")
-    return "quiet" if quiet else "verbose" if verbose else "normal"
+    return starting.start(starting.asked(**options))
 
 
 @app.command()
@@ -219,7 +101,7 @@ def resume(
     ] = False,
     flow: Annotated[bool, typer.Option("--flow", help="Read the flow's file again, as it is now.")] = False,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
@@ -242,7 +124,7 @@ def resume(
         raise SpecError("--all takes no goal, hint, limit, --salvage or --no-wait", hint="goalrun resume --all")
     if every:
         return running.resume_all(as_json=as_json)
-    loud = loudness(quiet=quiet, verbose=verbose)
+    loud = running.loudness(quiet=quiet, verbose=verbose)
     how = running.How(hint=hint, no_wait=no_wait, detach=detach, as_json=as_json, salvage=salvage, loud=loud)
     return running.resume(goal, given, how)
 
@@ -436,13 +318,7 @@ def verify(
     as_json: options.AsJson = False,
 ) -> int:
     """Verify the workspace as it is, without a goal."""
+    options = {name: value for name, value in locals().items() if name not in {"base", "as_json"}}
     from goalrun.cli import verifying
 
-    return verifying.verify(
-        base,
-        {"checks": check, "protect": protect, "may_change": may_change, "pass_env": pass_env,
-         "check_timeout": check_timeout, "sandbox": sandbox, "deps": deps, "prepare": prepare, "jobs": jobs,
-         "require_sandbox": require_sandbox or None, "network": network or None,
-         "baseline": False if no_baseline else None, "require_strong": require_strong or None},
-        as_json=as_json,
-    )  # fmt: skip
+    return verifying.verify(base, options, as_json=as_json)

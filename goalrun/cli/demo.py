@@ -8,7 +8,7 @@ from pathlib import Path
 
 from goalrun.adapters.views import read_result
 from goalrun.cli.render import Json, note, out
-from goalrun.cli.running import Asked, flags, start
+from goalrun.cli.starting import Asked, flags, start
 from goalrun.wiring.session import open_session
 
 CODE = '''"""Prices."""
@@ -67,8 +67,8 @@ def demo(*, as_json: bool) -> int:
     os.chdir(project)
     given = flags(
         worker_cmd=f"{python} {shlex.quote(str(worker))}",
-        checks=[f"{python} -m unittest discover -s tests"],
-        judge="none",
+        check=[f"{python} -m unittest discover -s tests"],
+        judge=["none"],
     )
     # In lines on a terminal too: they are the story that is told.
     asked = Asked("make the tests pass", None, given, force=False, no_wait=False, detach=False, as_json=as_json)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.glimpse import Glimpse
 from goalrun.cli.drawing_steps import step_lines
 from goalrun.cli.render import worth
@@ -17,6 +16,7 @@ from goalrun.cli.strokes import BAD, BUSY, GOOD, OFF, bar, clock, icon, joined, 
 from goalrun.core.evidence import count, one_line
 from goalrun.core.model import CheckResult, Tamper, TurnRecord
 from goalrun.core.picture import Picture
+from goalrun.core.spec import PLAIN_COMMAND
 from goalrun.core.value import Json
 
 MAX_TAMPERS = 20

@@ -6,13 +6,13 @@ from datetime import datetime
 
 from rich.text import Text
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.cli.strokes import BAD, OFF, clock, icon, joined
 from goalrun.core.evidence import one_line
 from goalrun.core.flow.model import Flow
 from goalrun.core.flow.outline import drawn
 from goalrun.core.flow.plan import final_step
 from goalrun.core.picture import Picture, StepPicture
+from goalrun.core.spec import PLAIN_COMMAND
 
 MAX_INNER = 6
 """Items and members of one step that are shown."""

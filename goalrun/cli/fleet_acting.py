@@ -145,7 +145,7 @@ def _make(session: Session, goal: str, place: tuple[Path, str], text: str) -> Go
     spec = make_spec(goal, objective, place, settings, session, force=False, flow=use)
     choose(spec, session.home.path)
     # The fleet waits in its place, with all goals of the account.
-    return GoalSpec(**{**dict(spec), "wait_quota": False})
+    return spec.but(wait_quota=False)
 
 
 def end(database: str, name: str, of: str, verb: Literal["stop", "pause"], *, as_json: bool) -> int:

@@ -43,19 +43,20 @@ def run(
     max_time: options.MaxTime = None,
     turn_timeout: options.TurnTimeout = None,
     no_wait: options.NoWait = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")] = False,
+    detach: options.Detach = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Run a flow: exit 0 done, 14 failed, 6 blocked, 9 waiting for a person."""
-    from goalrun.cli import running, wrapping
+    from goalrun.cli import running, starting, wrapping
 
-    flags = running.flags(
-        worker=worker, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
+    who = None if worker is None else [worker]
+    flags = starting.flags(
+        worker=who, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
     )
-    loud = commands.loudness(quiet=quiet, verbose=verbose)
-    asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
+    loud = running.loudness(quiet=quiet, verbose=verbose)
+    asked = starting.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
     return wrapping.run_flow(name, tuple(words or ()), asked)
 
 
@@ -114,9 +115,9 @@ def import_flow(
 
 def wrap(name: str, objective: str, words: list[str] | None = None, **options: object) -> int:
     """Put a goal around a flow: it runs again, with what failed as feedback, until the checks pass."""
-    from goalrun.cli import wrapping
+    from goalrun.cli import starting, wrapping
 
-    return wrapping.wrap(name, tuple(words or ()), commands.asked(objective=objective, **options))
+    return wrapping.wrap(name, tuple(words or ()), starting.asked(objective=objective, **options))
 
 
 def _with_options_of_start() -> None:
@@ -166,6 +167,6 @@ def answer(
     """Answer what a goal or a flow waits for, and go on with it."""
     from goalrun.cli import running, wrapping
 
-    loud = commands.loudness(quiet=quiet, verbose=verbose)
+    loud = running.loudness(quiet=quiet, verbose=verbose)
     how = running.How(hint="", no_wait=False, detach=detach, as_json=as_json, loud=loud)
     return wrapping.answer(goal, text, how) if text else wrapping.answer("", goal, how)

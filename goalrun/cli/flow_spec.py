@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from goalrun.adapters.agents.call import shell_command
 from goalrun.cli.flows import proven
-from goalrun.cli.spec import worker_agent, worker_chain, worker_of
+from goalrun.cli.spec import known_agent, worker_agent, worker_chain, worker_of
 from goalrun.core.flow.args import complete, read_args
 from goalrun.core.flow.model import Flow, Member, Step
 from goalrun.core.flow.refs import fill
@@ -202,11 +202,8 @@ def _agent(name: str, described: JsonObject | None, settings: Settings, session:
     if name == NOBODY:
         return worker_of(settings, session)
     known = agents(settings)
-    if described is None:
-        if name not in known:
-            raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, f"known: {', '.join(known)}"))
-        return worker_agent(name, known[name], session)
-    return worker_agent(name, described_agent(name, described, known), session)
+    agent = known_agent(name, known) if described is None else described_agent(name, described, known)
+    return worker_agent(name, agent, session)
 
 
 def described_agent(name: str, given: JsonObject, known: Mapping[str, AgentSettings]) -> AgentSettings:

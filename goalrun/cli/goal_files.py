@@ -52,7 +52,7 @@ def _agent(
         return table
     agent = described_agent(name, table, known)
     if "run" in table and name in judges:
-        agent = agent.model_copy(update={"judge": agent.command})
+        agent = agent.but(judge=agent.command)
     return agent.model_dump(exclude_defaults=True, mode="json")
 
 

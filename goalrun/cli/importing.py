@@ -1,16 +1,15 @@
 """Flows from other systems' definitions."""
 
-import re
 from pathlib import Path
 
 from goalrun.cli.render import note, out
 from goalrun.core.evidence import count, one_line
+from goalrun.core.flow.model import FLOW_NAME
 from goalrun.errors import FlowError
 from goalrun.flows.files import read_text
 from goalrun.flows.taskflow import import_taskflow
 
 WRONG = 2
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 def import_flow(file: Path, output: Path | None, name: str) -> int:
@@ -20,7 +19,7 @@ def import_flow(file: Path, output: Path | None, name: str) -> int:
         FlowError: the file cannot be read, or the new one not be written.
     """
     named = name or (output.stem if output is not None else "")
-    if named and not _NAME.fullmatch(named):
+    if named and not FLOW_NAME.fullmatch(named):
         raise FlowError(f"{named[:80]!r} is no name of a flow", hint="letters, digits, - and _")
     if output is not None and (output.suffix != ".toml" or output.exists()):
         why = "is already there" if output.exists() else "does not end in .toml"
@@ -52,4 +51,4 @@ def import_flow(file: Path, output: Path | None, name: str) -> int:
 def _beside(file: Path, name: str) -> str | None:
     """The saved definition that has a name: pi-taskflow keeps them in one folder, each in NAME.json."""
     path = file.parent / f"{name}.json"
-    return read_text(path) if _NAME.fullmatch(name) and path.is_file() else None
+    return read_text(path) if FLOW_NAME.fullmatch(name) and path.is_file() else None

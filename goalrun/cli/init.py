@@ -13,7 +13,7 @@ import typer
 from goalrun.cli import projects
 from goalrun.cli.render import note, out
 from goalrun.core.evidence import one_line
-from goalrun.core.value import seconds
+from goalrun.core.value import duration
 from goalrun.errors import SettingsError
 from goalrun.settings import AgentSettings, Loaded, agents, load, write_toml
 from goalrun.wiring.session import Session, open_session, workspace_here
@@ -147,7 +147,7 @@ def _time() -> str:
     while True:
         answer = str(typer.prompt("running time at most (as in 30m, 2h)", default="0", err=True)).strip()
         try:
-            given = float(str(seconds(answer)))
+            given = duration(answer)
         except ValueError as failure:
             typer.echo(f"  {failure}", err=True)
             continue

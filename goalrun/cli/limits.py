@@ -6,9 +6,8 @@ from pydantic import ValidationError
 
 from goalrun.core.model import GoalState
 from goalrun.core.spec import Limits
-from goalrun.core.value import seconds
+from goalrun.core.value import duration
 from goalrun.errors import SpecError
-from goalrun.settings import LimitSettings
 
 
 def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
@@ -20,7 +19,7 @@ def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
     if not changes:
         return None
     try:
-        return LimitSettings.model_validate(_changed(state.spec.limits.model_dump(), changes)).limits()
+        return Limits.model_validate(_changed(state.spec.limits.model_dump(), changes))
     except ValidationError as failure:
         problem = failure.errors(include_url=False)[0]
         flag = "--" + str(problem["loc"][0]).replace("_", "-")
@@ -63,7 +62,7 @@ def _changed(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
             after[name] = None
             continue
         try:
-            value = float(str(seconds(text.removeprefix("+")))) if timed else _number(text.removeprefix("+"))
+            value = duration(text.removeprefix("+")) if timed else _number(text.removeprefix("+"))
         except ValueError as failure:
             flag = "--" + name.replace("_", "-")
             raise SpecError(f"{flag} {text!r}: {failure}", hint=f"{flag} +5 raises, {flag} 5 sets") from failure

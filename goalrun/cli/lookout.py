@@ -12,6 +12,7 @@ from goalrun.adapters.views import OWNER
 from goalrun.cli.drawing import list_lines
 from goalrun.cli.goal_screen import GoalScreen
 from goalrun.cli.keys import HELP_LIST
+from goalrun.cli.render import NO_GOALS
 from goalrun.cli.screen import Screen
 from goalrun.cli.watching import Follower
 from goalrun.core.evidence import count
@@ -87,5 +88,5 @@ class Lookout:
 def _drawn(results: list[dict[str, Any]], chosen: int, width: int) -> list[Text]:
     going = f"{count(sum(result['state'] == 'running' for result in results), 'goal')} running"
     about = f"   {results[chosen]['id']}" if results else ""
-    none = [] if results else [Text('no goals yet; goalrun start "make tests pass"')]
+    none = [] if results else [Text(NO_GOALS)]
     return [Text.assemble((going, "bold"), (about, "dim")), Text(), *list_lines(results, chosen, width), *none]

@@ -1,5 +1,6 @@
-"""Options and arguments that several commands have, declared once."""
+"""Options and arguments of ``start``, and those that several commands have, declared once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,89 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the end.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Lines, with heads of prompts and what checks print; no live view.")
 ]
+Objective = Annotated[str, typer.Argument(help="What is to be reached, in words.")]
+ObjectiveFile = Annotated[
+    Path | None,
+    typer.Option("-f", "--file", help="A goal file (.toml), or a text file that holds the objective."),
+]
+Workers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-w",
+        "--worker",
+        metavar="NAME[,NAME]",
+        help="An agent, and those that stand in for it; see --strategy.",
+        autocompletion=completion.workers,
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="compete|synthesize",
+        help="How several -w do it: the checks pick one, or one merges.",
+        autocompletion=completion.among("compete", "synthesize"),
+    ),
+]
+WorkerCmd = Annotated[
+    str | None,
+    typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
+]
+HiddenChecks = Annotated[
+    list[str] | None,
+    typer.Option("--hidden-check", metavar="CMD", help="A check that the worker is not shown; repeatable."),
+]
+HiddenFiles = Annotated[
+    str | None,
+    typer.Option("--hidden-files", metavar="DIR", help="Files for hidden checks: they are in $GOALRUN_HIDDEN."),
+]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-j",
+        "--judge",
+        metavar="NAME",
+        help="An agent, PROVIDER:MODEL, or none; all that are given have to agree.",
+        autocompletion=completion.judges,
+    ),
+]
+JudgeCmd = Annotated[str | None, typer.Option("--judge-cmd", metavar="CMD", help="A command that judges.")]
+JudgeOnly = Annotated[bool, typer.Option("--judge-only", help="No checks: the judge decides alone.")]
+VerifyIn = Annotated[
+    str | None,
+    typer.Option(
+        "--verify-in",
+        metavar="worktree|live",
+        help="live: check the workspace itself; such passes are weak.",
+        autocompletion=completion.among("worktree", "live"),
+    ),
+]
+ProtectedEdits = Annotated[
+    str | None,
+    typer.Option(
+        "--protected-edits",
+        metavar="reject|restore",
+        help="restore: undo them after the turn.",
+        autocompletion=completion.among("reject", "restore"),
+    ),
+]
+WorkerIsolation = Annotated[
+    str | None,
+    typer.Option(
+        "--worker-isolation",
+        metavar="auto|off",
+        help="auto: hide goalrun's state and processes from it.",
+        autocompletion=completion.among("auto", "off"),
+    ),
+]
+NoWaitQuota = Annotated[
+    bool, typer.Option("--no-wait-quota", help="End in rate_limited at a provider's limit, not wait for its end.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run the worker even if everything passes already.")]
+Worktree = Annotated[
+    bool, typer.Option("--worktree", help="Work in a clone of the repository; deliver a branch goalrun/ID.")
+]
+Detach = Annotated[bool, typer.Option("-d", "--detach", help="Run in the background and print the id.")]
 Checks = Annotated[
     list[str] | None,
     typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),

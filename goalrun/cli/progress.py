@@ -30,11 +30,10 @@ from goalrun.core.events import (
     WorkerFinished,
 )
 from goalrun.core.evidence import count, one_line
-from goalrun.core.model import GoalState, Usage, VerificationReport
-from goalrun.core.spec import AgentSpec, GoalSpec
+from goalrun.core.model import GoalState, Snapshot, Usage, VerificationReport, WorkerReport
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec, GoalSpec
 
 MAX_TAMPERS = 10
-COMMAND = "command"
 SAID_LINES = 15
 """Of each text, with -v."""
 
@@ -69,12 +68,8 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             if state.spec.alone:
                 return [f"flow {state.spec.worker.name}{again}"]
             return [paint(f"turn {turn} of {state.spec.limits.max_turns}{again}", "strong", stream)]
-        case CallStarted(path=path, agent=agent):
-            return [f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != COMMAND else "")]
-        case StepSettled(path=path, step=step):
-            return [f"  {step_line(path, step.model_dump(), stream)}"]
-        case FlowTold(what=what, text=text):
-            return [f"    {paint(one_line(text), 'strong', stream)}" if what == "phase" else f"    {one_line(text)}"]
+        case CallStarted() | StepSettled() | FlowTold():
+            return [_of_flow(record.event, stream)]
         case AgentFailed(role=role, reason=reason):
             return [f"  {role} failed: {one_line(reason)}"]
         case QuotaWait(detail=detail):
@@ -84,16 +79,7 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
         case TurnInterrupted(reason=reason):
             return [f"  cut: {one_line(reason)}; the edits so far are kept"]
         case WorkerFinished(report=report, snapshot=snapshot):
-            said = f": {one_line(report.reason)}" if report.reason else ""
-            how = painted(report.outcome, stream)
-            changed = count(snapshot.changed_files, "file")
-            spent = _spent(report.usage)
-            return [
-                f"  worker {how} in {seconds(report.seconds)}, {changed} changed{spent}{said}",
-                *(f"  note: it was not allowed to use {one_line(each)}" for each in report.denials[:3]),
-                *(f"  note: process {one_line(each)} began meanwhile and is left alone" for each in report.untied),
-                *(f"  put back {one_line(edit.path)} ({edit.kind})" for edit in snapshot.protected_edits),
-            ]
+            return _worked(report, snapshot, stream)
         case VerificationFinished(report=report):
             return _verification(report, stream)
         case JudgementFinished(judgement=judgement):
@@ -105,6 +91,27 @@ def lines(record: Record, state: GoalState, stream: IO[str]) -> list[str]:  # no
             return [f"{painted(ended.value, stream)}: {one_line(detail, 600)}"]
         case _:
             return []
+
+
+def _of_flow(event: CallStarted | StepSettled | FlowTold, stream: IO[str]) -> str:
+    match event:
+        case CallStarted(path=path, agent=agent):
+            return f"    {one_line(path)} …" + (f" {one_line(agent, 80)}" if agent != PLAIN_COMMAND else "")
+        case StepSettled(path=path, step=step):
+            return f"  {step_line(path, step.model_dump(), stream)}"
+        case FlowTold(what=what, text=text):
+            return f"    {paint(one_line(text), 'strong', stream) if what == 'phase' else one_line(text)}"
+
+
+def _worked(report: WorkerReport, snapshot: Snapshot, stream: IO[str]) -> list[str]:
+    said = f": {one_line(report.reason)}" if report.reason else ""
+    how, changed = painted(report.outcome, stream), count(snapshot.changed_files, "file")
+    return [
+        f"  worker {how} in {seconds(report.seconds)}, {changed} changed{_spent(report.usage)}{said}",
+        *(f"  note: it was not allowed to use {one_line(each)}" for each in report.denials[:3]),
+        *(f"  note: process {one_line(each)} began meanwhile and is left alone" for each in report.untied),
+        *(f"  put back {one_line(edit.path)} ({edit.kind})" for edit in snapshot.protected_edits),
+    ]
 
 
 def said(record: Record, state: GoalState, folder: Path) -> Iterator[str]:

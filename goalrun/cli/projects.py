@@ -147,5 +147,5 @@ def with_limit(loaded: Loaded, home: Home) -> Loaded:
     if usd <= 0:
         return loaded
     typer.echo("  --max-usd, or max_usd under [limits] in goalrun.toml, says so next time", err=True)
-    limits = type(settings.limits)(**{**dict(settings.limits), "max_usd": usd})
-    return Loaded(type(settings)(**{**dict(settings), "limits": limits}), {**loaded.sources, "limits.max_usd": "asked"})
+    limits = settings.limits.but(max_usd=usd)
+    return Loaded(settings.but(limits=limits), {**loaded.sources, "limits.max_usd": "asked"})

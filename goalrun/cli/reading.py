@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.home import Home, home_folder
 from goalrun.adapters.views import JOURNAL, runner
-from goalrun.cli.render import list_lines, note, out, print_json, show_lines, status_lines
+from goalrun.cli.render import NO_GOALS, list_lines, note, out, print_json, print_result, show_lines, status_lines
 from goalrun.errors import SpecError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def list_goals(most: int | None, *, as_json: bool) -> int:
     if more:
         note(f"and {more} more: goalrun list --all")
     if not results:
-        note('no goals yet; goalrun start "make tests pass"')
+        note(NO_GOALS)
     return 0
 
 
@@ -78,11 +78,7 @@ def status(name: str, *, as_json: bool) -> int:
     """Where a goal stands."""
     home = open_home()
     result = home.result(find(home, name), turns=as_json)
-    if as_json:
-        print_json(result)
-    else:
-        for line in status_lines(result):
-            out(line)
+    print_result(result, status_lines(result), as_json=as_json)
     return 0
 
 
@@ -90,11 +86,7 @@ def show(name: str, *, as_json: bool) -> int:
     """Everything about a goal."""
     home = open_home()
     result = home.result(find(home, name))
-    if as_json:
-        print_json(result)
-    else:
-        for line in show_lines(result):
-            out(line)
+    print_result(result, show_lines(result), as_json=as_json)
     return 0
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ from goalrun.errors import EnvironmentFailure
 COLOURS = {"good": "32", "bad": "31", "alarm": "31;1", "quiet": "2", "strong": "1", "busy": "36"}
 GOOD, BUSY = {"achieved", "done", "pass", "weak_pass", "ok"}, {"running", "waiting", "paused", "interrupted"}
 MAX_LISTED = 20
+NO_GOALS = 'no goals yet; goalrun start "make tests pass"'
 Json = dict[str, Any]
 
 
@@ -56,6 +57,15 @@ def note(text: str) -> None:
 def print_json(value: object) -> None:
     """A result as JSON."""
     out(json.dumps(value, indent=2))
+
+
+def print_result(result: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """A result as JSON, or as lines for people."""
+    if as_json:
+        print_json(result)
+        return
+    for line in lines:
+        out(line)
 
 
 def seconds(value: float) -> str:

@@ -1,73 +1,48 @@
-"""The commands that run goals, or that act on running ones."""
+"""A goal's run, here or in the background: what `start` ends with, and `resume`."""
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND
 from goalrun.adapters.clock import TICK_SECONDS
-from goalrun.adapters.clones import head_of
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.files import remove_tree
 from goalrun.adapters.journal import replay
 from goalrun.adapters.notify import ASKED_FOR, on_terminal
-from goalrun.adapters.sandbox import choose
 from goalrun.adapters.views import JOURNAL, last_record, read_result, runner
-from goalrun.cli import projects
-from goalrun.cli.flow_spec import FlowAsked, flow_use, group_use
-from goalrun.cli.goal_files import read_goal_file
 from goalrun.cli.limits import after_resume, require_room
 from goalrun.cli.live import Loudness, shown
 from goalrun.cli.progress import LineReporter
 from goalrun.cli.reading import find
-from goalrun.cli.render import ending, note, out, print_json
-from goalrun.cli.spec import hidden_files, make_spec, objective_of
+from goalrun.cli.render import ending, note, out, print_json, print_result
 from goalrun.core.model import EXIT_CODES, GoalState, State
-from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.spec import Limits
 from goalrun.errors import (
     EnvironmentFailure,
     GoalrunError,
     Interrupted,
-    SettingsError,
     SpecError,
     UnknownGoal,
     WorkspaceBusy,
 )
-from goalrun.settings import Loaded, load
-from goalrun.wiring.goals import clone_for, create_goal, hand_over_again, salvage_goal
+from goalrun.wiring.goals import hand_over_again, salvage_goal
 from goalrun.wiring.running import Running, run_goal, start_detached
-from goalrun.wiring.session import Session, open_session, require_outside, require_workspace, workspace_here
+from goalrun.wiring.session import Session, open_session, require_outside, require_workspace
 
-TOP_LEVEL = (
-    "worker", "workers", "strategy", "worker_cmd", "judges", "judge_cmd", "judge_only", "wait_quota",
-    "worker_isolation", "hidden_checks", "hidden_files",
-)  # fmt: skip
-VERIFICATION = (
-    "protect", "may_change", "pass_env", "protected_edits", "deps", "sandbox", "require_sandbox", "network", "baseline",
-    "require_strong", "prepare", "jobs",
-)  # fmt: skip
 ANSWER_SECONDS = 20.0
 """How long another process may take to do what it was asked for, before we say that it does not."""
 
 
-class Asked(NamedTuple):
-    """What ``start`` was asked for. ``flags`` have the shape of a configuration file; ``flow`` is the worker."""
+def loudness(*, quiet: bool, verbose: bool) -> Loudness:
+    """How much a run shows of itself.
 
-    objective: str
-    file: Path | None
-    flags: dict[str, Any]
-    force: bool
-    no_wait: bool
-    detach: bool
-    as_json: bool
-    flow: FlowAsked | None = None
-    worktree: bool = False
-    loud: Loudness = "normal"
+    Raises:
+        SpecError: both less and more are asked for.
+    """
+    if quiet and verbose:
+        raise SpecError("--quiet and --verbose exclude each other", hint="leave out one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 class How(NamedTuple):
@@ -82,144 +57,6 @@ class How(NamedTuple):
     loud: Loudness = "normal"
 
 
-def flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
-    """Options as a configuration file would say them; what was not given is left out."""
-    limits = (
-        "max_turns", "max_tokens", "max_usd", "max_time", "turn_timeout", "check_timeout", "stuck_after",
-        "allow_unknown_spend",
-    )  # fmt: skip
-    data: dict[str, Any] = {key: given.get(key) for key in TOP_LEVEL}
-    data["checks"] = given.get("checks")
-    data["limits"] = _given({key: given.get(key) for key in limits})
-    verification = {key: given.get(key) for key in VERIFICATION}
-    if given.get("verify_in") is not None:
-        if given["verify_in"] not in {"worktree", "live"}:
-            raise SettingsError(f"--verify-in {given['verify_in']!r}: it is worktree or live")
-        verification["worktree"] = given["verify_in"] == "worktree"
-    data["verification"] = _given(verification)
-    return _given(data)
-
-
-def _given(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if value is not None and value != {}}
-
-
-def start(asked: Asked) -> int:
-    """Make a goal and run it."""
-    session = open_session()
-    place = workspace_here()
-    require_outside(place[0], session.home)
-    goal_file = asked.file if asked.file is not None and asked.file.suffix == ".toml" else None
-    given = override(asked.flags)
-    if goal_file is not None and asked.flow is None:
-        loaded, flow_of_file = read_goal_file(goal_file, place[0], given)
-        asked = asked._replace(flow=flow_of_file)
-    else:
-        loaded = load(place[0], goal_file, given)
-    objective = objective_of(asked.objective, asked.file, loaded.settings.objective)
-    alone = asked.flow is not None and asked.flow.alone
-    if not alone:
-        loaded = projects.with_limit(_with_checks(loaded, place, session), session.home)
-    settings = loaded.settings
-    several = group_use(settings, session) if asked.flow is None else None
-    flow = several if asked.flow is None else flow_use(asked.flow, objective, settings, session)
-    make = partial(make_spec, place=place, settings=loaded.settings, session=session, force=asked.force, flow=flow)
-
-    # What cannot be isolated as asked is refused before anything exists.
-    spec = make("g-unnamed", objective)
-    choose(spec, session.home.path)
-    _tell_before(session, spec, loaded, asked)
-    if asked.worktree:
-        head_of(place[0])
-
-    hidden = None if alone else hidden_files(loaded.settings, place[0])
-    create = partial(_in_clone, session, place, make) if asked.worktree else make
-    goal = create_goal(session, place[0], lambda goal: create(goal, objective), hidden, "f" if alone else "g")
-    try:
-        return _go(session, goal, None, How("", asked.no_wait, asked.detach, asked.as_json, loud=asked.loud))
-    except WorkspaceBusy:
-        # With --no-wait a busy workspace means that nothing was started; unless somebody has resumed it already.
-        session.home.remove(goal)
-        raise
-
-
-def _in_clone(
-    session: Session, place: tuple[Path, str], make: Callable[..., GoalSpec], goal: str, objective: str
-) -> GoalSpec:
-    """The goal in a clone of the repository, which is made here."""
-    top = clone_for(session, goal, place[0])
-    note(f"it works in {top}")
-    try:
-        there = make(goal, objective, place=(top, place[1]))
-        return GoalSpec(**{**dict(there), "origin": str(place[0]), "origin_head": head_of(top)})
-    except BaseException:
-        remove_tree(top.parent)
-        raise
-
-
-def override(given: dict[str, Any]) -> dict[str, Any]:
-    """A flag that names one of some alternatives takes back the others that a file may name."""
-    both = dict(given)
-    for rivals in (("worker", "workers", "worker_cmd"), ("judge", "judges", "judge_cmd")):
-        if any(name in given for name in rivals):
-            both |= {name: () if name in {"judges", "workers"} else None for name in rivals if name not in given}
-    if "worker" in given or "worker_cmd" in given:
-        both.setdefault("strategy", None)
-    return both
-
-
-def _with_checks(loaded: Loaded, place: tuple[Path, str], session: Session) -> Loaded:
-    """Settings that say when the goal is reached: theirs, or in a terminal what the user agrees to."""
-    settings = loaded.settings
-    if settings.judge_only and "checks" in loaded.sources and loaded.sources["checks"] == "command line":
-        raise SpecError("--judge-only and --check exclude each other", hint="leave out one of them")
-    if settings.checks or settings.judge_only:
-        return loaded
-    proposed = projects.proposed_checks(place[0] / place[1], session.environment.get("PATH"))
-    if not sys.stdin.isatty() or not sys.stderr.isatty():
-        example = proposed[0] if proposed else "python -m pytest -q"
-        raise SpecError(
-            "no check is given: nothing could say when the goal is achieved",
-            hint=f'add -c "{example}" (or --judge-only with a judge, or run goalrun init)',
-        )
-    chosen = projects.ask_checks(proposed)
-    settings = type(settings)(**{**dict(settings), "checks": tuple(chosen)})
-    return Loaded(settings, {**loaded.sources, "checks": "asked"})
-
-
-def _tell_before(session: Session, spec: GoalSpec, loaded: Loaded, asked: Asked) -> None:
-    if asked.loud != "quiet":
-        _tell_who_works(spec, loaded)
-        _tell_what_is_left_out(session, Path(spec.workspace), spec.verification.deps)
-
-
-def _tell_who_works(spec: GoalSpec, loaded: Loaded) -> None:
-    """Before anything is spent: who works, if nobody said so, and what bounds the spend."""
-    settings = loaded.settings
-    asked = {*(settings.worker or () if spec.flow is None else ()), *(settings.judge or ()), *chain(*settings.judges)}
-    for name in sorted(
-        asked - {"none"} - {agent.name for first in (spec.worker, *spec.judges) for agent in first.chain}
-    ):
-        note(f"{name} is not installed: another one that was named stands in")
-    if spec.worker.name == PLAIN_COMMAND or spec.flow is not None:
-        return
-    if settings.worker is None:
-        note(f"worker: {spec.worker.name}, the first agent found here; choose with -w, see goalrun agents")
-    limits = spec.limits
-    if limits.max_usd is None and limits.max_tokens is None and limits.max_time is None:
-        note(f"no limit but {limits.max_turns} turns; set one with --max-usd, --max-tokens, --max-time or --max-turns")
-
-
-def _tell_what_is_left_out(session: Session, workspace: Path, deps: tuple[str, ...]) -> None:
-    from goalrun.adapters.environment import path_for_checks
-
-    _, dropped = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
-    if deps:
-        note(f"checks get {', '.join(deps)} as it is now: what the worker changes there does not count")
-    for entry in dropped:
-        note(f"checks do not get {entry}: it is in the workspace, where the worker could change it")
-
-
 def resume(name: str, changes: dict[str, str], how: How) -> int:
     """Go on with a goal."""
     session = open_session()
@@ -230,7 +67,7 @@ def resume(name: str, changes: dict[str, str], how: How) -> int:
         # It was cut, or refused, after the goal was achieved.
         out(told)
         return 0
-    return _go(session, goal, resumable(session, goal, changes), how)
+    return go(session, goal, resumable(session, goal, changes), how)
 
 
 def resumable(session: Session, goal: str, changes: dict[str, str]) -> Limits | None:
@@ -261,16 +98,15 @@ def resume_all(*, as_json: bool) -> int:
             told.append({"id": goal, "resumed": False, "detail": str(failure)})
             codes.append(failure.exit_code)
             note(f"goalrun: {goal}: {failure}" + (f"\n  try: {failure.hint}" if failure.hint else ""))
-    if as_json:
-        print_json({"schema": 1, "goals": told})
-    for each in [] if as_json else told:
-        out(f"{'resumed' if each['resumed'] else 'not resumed'}  {each['id']}")
+    lines = (f"{'resumed' if each['resumed'] else 'not resumed'}  {each['id']}" for each in told)
+    print_result({"schema": 1, "goals": told}, lines, as_json=as_json)
     if not told:
         note("no goal is interrupted")
     return max(codes)
 
 
-def _go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
+def go(session: Session, goal: str, limits: Limits | None, how: How) -> int:
+    """Run a goal until it ends, here or in the background, and print what became of it."""
     if how.detach:
         return _detach(session, goal, limits, how)
     with shown(session.home, goal, how.loud) as (reporter, tell):
@@ -312,11 +148,7 @@ def _print_result(folder: Path, *, as_json: bool) -> None:
     if result["state"] != "running":
         # This process is about to end.
         result["pid"] = None
-    if as_json:
-        print_json(result)
-    else:
-        for line in ending(result):
-            out(line)
+    print_result(result, ending(result), as_json=as_json)
 
 
 def _detach(session: Session, goal: str, limits: Limits | None, how: How) -> int:

@@ -15,7 +15,7 @@ from goalrun.adapters.prepare import forget
 from goalrun.adapters.views import REACHED
 from goalrun.cli.render import note, out, print_json
 from goalrun.core.evidence import count
-from goalrun.core.value import seconds
+from goalrun.core.value import duration
 from goalrun.errors import SettingsError
 from goalrun.settings import load, user_file
 from goalrun.wiring.session import open_session, workspace_here
@@ -24,7 +24,7 @@ from goalrun.wiring.session import open_session, workspace_here
 def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
     """Remove achieved goals, and cached results of ``--prepare``, that are old enough."""
     try:
-        age = timedelta(seconds=float(str(seconds(older_than))))
+        age = timedelta(seconds=duration(older_than))
     except (ValueError, OverflowError) as failure:
         raise SettingsError(f"--older-than: {failure}") from failure
     home = open_session().home
@@ -44,7 +44,7 @@ def clean(older_than: str, keep: int, *, dry_run: bool, as_json: bool) -> int:
         print_json({"schema": 1, "removed": gone, "kept": kept, "prepared": prepared, "dry_run": dry_run})
     else:
         verb = "would remove" if dry_run else "removed"
-        out(f"{verb} {len(gone)} achieved goal{'s' if len(gone) != 1 else ''}, kept {kept}")
+        out(f"{verb} {count(len(gone), 'achieved goal')}, kept {kept}")
         for goal in gone:
             out(f"  {goal}")
         if prepared:

@@ -2,19 +2,27 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from goalrun.adapters.agents import READERS
-from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
+from goalrun.adapters.agents.call import shell_command
 from goalrun.adapters.agents.find import bad_find
 from goalrun.adapters.agents.probe import older, probe
 from goalrun.adapters.deps import detect
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.sandbox import strongest
-from goalrun.core.spec import MAX_OBJECTIVE_CHARS, AgentSpec, FlowUse, GoalSpec, VerificationSpec
+from goalrun.core.spec import (
+    MAX_OBJECTIVE_CHARS,
+    PLAIN_COMMAND,
+    AgentCommand,
+    AgentSpec,
+    FlowUse,
+    GoalSpec,
+    VerificationSpec,
+)
 from goalrun.errors import SpecError, meant
 from goalrun.settings import AgentSettings, Settings, agents
 from goalrun.wiring.session import Session
@@ -77,12 +85,6 @@ def make_spec(
     workspace, subfolder = place
     alone = flow is not None and flow.alone
     worker = worker_of(settings, session) if flow is None else flow_as_worker(flow, settings)
-    verification = settings.verification
-    conventional = verification.prepare is None
-    deps = detect(verification.deps, workspace, subfolder, session.environment, conventional=conventional)
-    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
-    # Chosen once: a machine on which a worker broke a level must not give a weaker one instead.
-    level = strongest() if verification.sandbox == "auto" and not verification.require_sandbox else verification.sandbox
     try:
         return GoalSpec(
             id=goal,
@@ -95,8 +97,8 @@ def make_spec(
             hidden_checks=() if alone else settings.hidden_checks,
             judges=() if alone else _judges(settings, worker, session),
             wait_quota=settings.wait_quota,
-            limits=settings.limits.limits(),
-            verification=VerificationSpec(**{**verification.model_dump(), "deps": deps, "sandbox": level}, path=path),
+            limits=settings.limits,
+            verification=verification_of(settings, place, session),
             force=force,
             worker_isolation=settings.worker_isolation,
             hooks={name: command for name, command in settings.hooks.model_dump().items() if command},
@@ -104,6 +106,18 @@ def make_spec(
         )
     except ValidationError as failure:
         raise SpecError(f"the goal cannot be run: {failure.errors()[0]['msg']}") from failure
+
+
+def verification_of(settings: Settings, place: tuple[Path, str], session: Session) -> VerificationSpec:
+    """How a goal's turns are checked, with what is found of dependencies and on PATH."""
+    asked = settings.verification
+    workspace, subfolder = place
+    conventional = asked.prepare is None
+    deps = detect(asked.deps, workspace, subfolder, session.environment, conventional=conventional)
+    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
+    # Chosen once: a machine on which a worker broke a level must not give a weaker one instead.
+    level = strongest() if asked.sandbox == "auto" and not asked.require_sandbox else asked.sandbox
+    return VerificationSpec(**{**dict(asked), "deps": deps, "sandbox": level}, path=path)
 
 
 def flow_as_worker(flow: FlowUse, settings: Settings) -> AgentSpec:
@@ -159,13 +173,13 @@ def worker_chain(names: Sequence[str], settings: Settings, session: Session) -> 
     """An agent as a worker, with those that stand in for it."""
     known = agents(settings)
     here = _installed(names, known, session)
-    return _chained([worker_agent(name, _agent(name, known), session) for name in here])
+    return _chained([worker_agent(name, known_agent(name, known), session) for name in here])
 
 
 def _installed(names: Sequence[str], known: dict[str, AgentSettings], session: Session) -> Sequence[str]:
     """Those of a chain whose programs are here: they stand in for the others. All of it, where none is."""
     path = session.environment.get("PATH")
-    here = [name for name in names if ":" in name or shutil.which(_agent(name, known).command[0], path=path)]
+    here = [name for name in names if ":" in name or shutil.which(known_agent(name, known).command[0], path=path)]
     return here or names
 
 
@@ -173,24 +187,15 @@ def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec
     """An agent as a worker.
 
     Raises:
-        SpecError: it is not installed, or too old.
+        SpecError: what it prints cannot be read, it is not installed, or too old.
     """
+    _require_sound(name, agent)
     if shutil.which(agent.command[0], path=session.environment.get("PATH")) is None:
         raise SpecError(f"worker {name}: {agent.command[0]} is not on PATH", hint=f"install {name}, or choose with -w")
     extra = extra_words(name, agent, session)
-    return AgentSpec(
-        name=name,
-        command=(*agent.command, *extra),
-        resume=(*agent.resume, *extra) if agent.resume else (),
-        session=agent.session,
-        model=agent.model,
-        reads=agent.reads,
-        find=agent.find,
-        files=agent.files,
-        spend=agent.spend,
-        blocked_line=agent.blocked_line,
-        env=agent.env,
-    )
+    same = {key: getattr(agent, key) for key in AgentCommand.model_fields}
+    resume = (*agent.resume, *extra) if agent.resume else ()
+    return AgentSpec(**{**same, "name": name, "command": (*agent.command, *extra), "resume": resume})
 
 
 def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str, ...]:
@@ -211,18 +216,25 @@ def extra_words(name: str, agent: AgentSettings, session: Session) -> tuple[str,
     return tuple(word for words in agent.optional if words[0] in found.flags for word in words)
 
 
-def _agent(name: str, known: dict[str, AgentSettings]) -> AgentSettings:
+def known_agent(name: str, known: Mapping[str, AgentSettings]) -> AgentSettings:
+    """An agent by its name.
+
+    Raises:
+        SpecError: there is none.
+    """
     if name not in known:
         otherwise = f"known: {', '.join(known)}; or add [agents.{name}]"
         raise SpecError(f"unknown agent {name!r}", hint=meant(name, known, otherwise))
-    agent = known[name]
+    return known[name]
+
+
+def _require_sound(name: str, agent: AgentSettings) -> None:
     for reads in (agent.reads, agent.judge_reads or agent.reads):
         if reads not in {*READERS, "find"}:
             near = ", ".join(sorted({*READERS, "find"}))
             raise SpecError(f"agents.{name} reads {reads!r}, which nobody knows", hint=f"one of {near}")
     if why := bad_find(agent.find):
         raise SpecError(f"agents.{name}.find: {why}", hint="docs/agents.md says what it can hold")
-    return agent
 
 
 def _judges(settings: Settings, worker: AgentSpec, session: Session) -> tuple[AgentSpec, ...]:
@@ -254,13 +266,14 @@ def _named_judges(settings: Settings, worker: AgentSpec, session: Session) -> tu
 
 def _chained(chain: list[AgentSpec]) -> AgentSpec:
     """The first of them, with the others as its stand-ins."""
-    return AgentSpec(**{**dict(chain[0]), "fallbacks": tuple(chain[1:])})
+    return chain[0].but(fallbacks=tuple(chain[1:]))
 
 
 def _as_judge(name: str, known: dict[str, AgentSettings], session: Session) -> AgentSpec:
     if ":" in name:
         return AgentSpec(name=name, command=(sys.executable, "-P", "-m", MODEL_JUDGE, name), reads="model")
-    agent = _agent(name, known)
+    agent = known_agent(name, known)
+    _require_sound(name, agent)
     if not agent.judge:
         able = ", ".join(name for name, agent in known.items() if agent.judge)
         raise SpecError(

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from goalrun.adapters.control import FileControl
-from goalrun.adapters.deps import detect
-from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.files import remove_tree
 from goalrun.adapters.git import run
 from goalrun.adapters.repository import BASE_REF
 from goalrun.cli.render import note, out, painted, print_json, verification_lines
-from goalrun.cli.running import flags
+from goalrun.cli.spec import verification_of
+from goalrun.cli.starting import flags
 from goalrun.core import missing, result
 from goalrun.core.decide import verified
 from goalrun.core.evidence import one_line
 from goalrun.core.model import Snapshot, VerificationReport
-from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
+from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import SpecError
 from goalrun.settings import load
 from goalrun.wiring.parts import furnish_checks, open_store, open_verifier
@@ -33,23 +32,20 @@ def verify(base: str, given: dict[str, Any], *, as_json: bool) -> int:
         0 when all checks passed, 12 when not, 13 when protected paths differ from the base.
     """
     session = open_session()
-    workspace, subfolder = workspace_here()
-    require_outside(workspace, session.home)
-    settings = load(workspace, None, flags(**given)).settings
+    place = workspace_here()
+    require_outside(place[0], session.home)
+    settings = load(place[0], None, flags(**given)).settings
     if not settings.checks:
         raise SpecError("no check is given", hint='goalrun verify -c "python -m pytest -q", or goalrun init')
-    conventional = settings.verification.prepare is None
-    deps = detect(settings.verification.deps, workspace, subfolder, session.environment, conventional=conventional)
-    path, _ = path_for_checks(session.environment.get("PATH", ""), workspace, deps)
     spec = GoalSpec(
         id="g-verify",
         objective="verify",
-        workspace=str(workspace),
-        subfolder=subfolder,
+        workspace=str(place[0]),
+        subfolder=place[1],
         worker=AgentSpec(name="none", command=("true",)),
         checks=settings.checks,
-        limits=settings.limits.limits(),
-        verification=VerificationSpec(**{**settings.verification.model_dump(), "deps": deps}, path=path),
+        limits=settings.limits,
+        verification=verification_of(settings, place, session),
     )
     snapshot, report = _verified(session, spec, base)
     shown = result.verification(report)

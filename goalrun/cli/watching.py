@@ -15,7 +15,7 @@ from goalrun.adapters.journal import records
 from goalrun.adapters.views import JOURNAL, WAITING, runner
 from goalrun.cli.progress import lines
 from goalrun.cli.reading import find, open_home
-from goalrun.cli.render import ending, list_lines, note, out
+from goalrun.cli.render import NO_GOALS, ending, list_lines, note, out
 from goalrun.core.events import Record
 from goalrun.core.model import EXIT_CODES, GoalState, State
 from goalrun.core.picture import Picture, seen
@@ -116,7 +116,7 @@ def _told(home: Home, goal: str) -> int:
         for line in list_lines(results):
             out(line)
         if not results:
-            note('no goals yet; goalrun start "make tests pass"')
+            note(NO_GOALS)
         return 0
     follower = Follower(home.folder(goal))
     while True:

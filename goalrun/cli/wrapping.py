@@ -11,7 +11,8 @@ from goalrun.cli.flow_spec import FlowAsked, flow_again
 from goalrun.cli.flows import proven_flow
 from goalrun.cli.reading import find
 from goalrun.cli.render import counted, note, out, print_json
-from goalrun.cli.running import Asked, How, resume, start
+from goalrun.cli.running import How, resume
+from goalrun.cli.starting import Asked, start
 from goalrun.core.events import Answered, FlowReplaced
 from goalrun.core.flow.model import Result
 from goalrun.core.flow.moves import ending
@@ -149,7 +150,7 @@ def _output(state: GoalState, shelf: FileShelf) -> Result:
         said = dict(kept) if kept is not None else {}
         settled[step.id] = Result(**{**said, "status": record.status, "reason": record.reason})
     whole = ending(flow, final_step(flow), settled)
-    return Result(**{**dict(whole), "text": whole.text or text})
+    return whole.but(text=whole.text or text)
 
 
 def print_flow(session: Session, goal: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from goalrun.core.evidence import count
 from goalrun.core.model import (
     NOTHING_SPENT,
     Continue,
@@ -95,7 +96,7 @@ def rests_on(report: VerificationReport, judge: str) -> str:
     if not checks:
         passed = "no checks"
     else:
-        passed = f"{len(checks)} check{'s' if len(checks) != 1 else ''} passed"
+        passed = f"{count(len(checks), 'check')} passed"
         passed += f" ({_grade(report, weak, len(checks) - hidden)})"
         passed += f", {hidden} of them hidden" if hidden else ""
     asked = f"judge {judge} agrees" if judge else "no judge"
@@ -146,7 +147,7 @@ def uncounted(outcome: TurnOutcome) -> Usage:
     """What of a turn's tokens and USD is not in the goal's yet: a flow's are counted call by call."""
     if not outcome.worker.counted:
         return turn_usage(outcome)
-    return turn_usage(TurnOutcome(**{**dict(outcome), "worker": WorkerReport(outcome="ok", usage=NOTHING_SPENT)}))
+    return turn_usage(outcome.but(worker=WorkerReport(outcome="ok", usage=NOTHING_SPENT)))
 
 
 def turn_usage(outcome: TurnOutcome) -> Usage:

@@ -25,6 +25,12 @@ from goalrun.core.spec import FlowUse, GoalSpec, Limits
 from goalrun.core.value import Value
 
 
+class OfTurn(Value):
+    """Something of the open turn; ``turn`` is its number, from 1."""
+
+    turn: int
+
+
 class GoalCreated(Value):
     """The goal exists; nothing has run."""
 
@@ -63,11 +69,10 @@ class BaseVerified(Value):
     detail: str = ""
 
 
-class TurnStarted(Value):
+class TurnStarted(OfTurn):
     """A turn begins, or begins again after it was cut. ``agent`` is asked; old journals do not name it."""
 
     kind: Literal["turn_started"] = "turn_started"
-    turn: int
     attempt: int
     agent: str = ""
     hints: tuple[str, ...] = ()
@@ -111,7 +116,7 @@ class QuotaOver(Value):
     kind: Literal["quota_over"] = "quota_over"
 
 
-class TurnInterrupted(Value):
+class TurnInterrupted(OfTurn):
     """A turn was cut by a crash, a pause, a stop or a failing agent; its edits are in the snapshot.
 
     Attributes:
@@ -120,26 +125,23 @@ class TurnInterrupted(Value):
     """
 
     kind: Literal["turn_interrupted"] = "turn_interrupted"
-    turn: int
     reason: str
     snapshot: Snapshot
     usage: Usage | None = None
     session: Session | None = None
 
 
-class TurnParked(Value):
+class TurnParked(OfTurn):
     """The worker waits for something outside; the turn goes on, with a new run of the worker, when that is over."""
 
     kind: Literal["turn_parked"] = "turn_parked"
-    turn: int
     report: WorkerReport
     snapshot: Snapshot
 
 
-class _OfStep(Value):
+class _OfStep(OfTurn):
     """Something of a step of a flow; ``path`` is the step, with item and member where there are several."""
 
-    turn: int
     path: str
 
 
@@ -176,10 +178,12 @@ class StepSettled(_OfStep):
     step: StepRecord
 
 
-class FlowTold(_OfStep):
-    """A worker in Python says something: a phase that begins, or a line for the log."""
+class FlowTold(Value):
+    """A worker in Python says something: a phase that begins, or a line for the log. It changes nothing when late."""
 
     kind: Literal["flow_told"] = "flow_told"
+    turn: int
+    path: str
     what: Literal["phase", "log"]
     text: str
 
@@ -199,36 +203,32 @@ class FlowReplaced(Value):
     flow: FlowUse
 
 
-class WorkerEnded(Value):
+class WorkerEnded(OfTurn):
     """The worker is gone: it is not run, or paid for, again, whatever becomes of the snapshot."""
 
     kind: Literal["worker_ended"] = "worker_ended"
-    turn: int
     report: WorkerReport
 
 
-class WorkerFinished(Value):
+class WorkerFinished(OfTurn):
     """What the worker left is a snapshot."""
 
     kind: Literal["worker_finished"] = "worker_finished"
-    turn: int
     report: WorkerReport
     snapshot: Snapshot
 
 
-class VerificationFinished(Value):
+class VerificationFinished(OfTurn):
     """The checks of a turn are over."""
 
     kind: Literal["verification_finished"] = "verification_finished"
-    turn: int
     report: VerificationReport
 
 
-class JudgementFinished(Value):
+class JudgementFinished(OfTurn):
     """The judge has answered."""
 
     kind: Literal["judgement_finished"] = "judgement_finished"
-    turn: int
     judgement: Judgement
 
 

@@ -1,6 +1,6 @@
 """The values of a goal. All are frozen; an unknown field is an error; ``None`` means unknown, never zero."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Literal, Self, TypeVar
 
@@ -50,6 +50,13 @@ EXIT_CODES: Mapping[State, int] = {
 }
 
 
+def total(parts: Iterable[Number | None]) -> Number | None:
+    """The sum of some numbers; None where one is unknown."""
+    every = list(parts)
+    known = [part for part in every if part is not None]
+    return sum(known) if len(known) == len(every) else None
+
+
 class Usage(Value):
     """What was spent. ``seconds`` is running time; the rest is ``None`` where nobody reported it."""
 
@@ -62,10 +69,10 @@ class Usage(Value):
     def plus(self, other: "Usage") -> "Usage":
         """Both together; unknown in either is unknown in the sum."""
         return Usage(
-            input_tokens=_sum(self.input_tokens, other.input_tokens),
-            output_tokens=_sum(self.output_tokens, other.output_tokens),
-            total_tokens=_sum(self.total_tokens, other.total_tokens),
-            usd=_sum(self.usd, other.usd),
+            input_tokens=total((self.input_tokens, other.input_tokens)),
+            output_tokens=total((self.output_tokens, other.output_tokens)),
+            total_tokens=total((self.total_tokens, other.total_tokens)),
+            usd=total((self.usd, other.usd)),
             seconds=self.seconds + other.seconds,
         )
 
@@ -84,10 +91,6 @@ def _rest(now: Number | None, before: Number | None) -> Number | None:
     if now is None or before is None:
         return None
     return now - before if now >= before else now
-
-
-def _sum(left: Number | None, right: Number | None) -> Number | None:
-    return None if left is None or right is None else left + right
 
 
 NOTHING_SPENT = Usage(input_tokens=0, output_tokens=0, total_tokens=0, usd=0.0)

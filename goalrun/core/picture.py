@@ -184,14 +184,14 @@ def _begun(before: StepPicture | None, at: str, agent: str) -> StepPicture:
     known = before or StepPicture(status="running")
     began = known.began if known.status == "running" and known.began else at
     now = {"status": "running", "began": began, "calls": known.calls + 1, "agent": agent, "reason": ""}
-    return StepPicture(**{**dict(known), **now})
+    return known.but(**now)
 
 
 def _called(before: StepPicture | None, call: CallRecord) -> StepPicture:
     known = before or StepPicture(status="running")
     spent = None if known.usage is None or call.usage is None else known.usage.plus(call.usage)
     now = {"usage": spent, "agent": call.agent or known.agent, "model": call.model or known.model}
-    return StepPicture(**{**dict(known), **now})
+    return known.but(**now)
 
 
 def _settled(before: StepPicture | None, step: StepRecord, at: str) -> StepPicture:
@@ -201,7 +201,7 @@ def _settled(before: StepPicture | None, step: StepRecord, at: str) -> StepPictu
     began = datetime.fromisoformat(known.began) if known.began else None
     seconds = step.seconds if began is None else (datetime.fromisoformat(at) - began).total_seconds()
     calls = max(known.calls, step.attempts)
-    return StepPicture(**{**dict(known), **now, "seconds": max(0.0, seconds), "calls": calls})
+    return known.but(**now, seconds=max(0.0, seconds), calls=calls)
 
 
 def spoken(line: str) -> str:

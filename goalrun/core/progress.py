@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations, pairwise, takewhile
 
+from goalrun.core.evidence import count
 from goalrun.core.model import CheckResult, TurnOutcome, TurnRecord, VerificationReport
 from goalrun.core.value import Value
 
@@ -79,7 +80,7 @@ def _unchanged(base_tree: str, outcomes: Sequence[TurnOutcome], after: int) -> S
     trees = [base_tree] + [outcome.snapshot.tree for outcome in outcomes]
     turns = _running(new == old for new, old in pairwise(reversed(trees)))
     quick = turns and all(outcome.worker.seconds < QUICK_SECONDS for outcome in outcomes[-turns:])
-    why = f"no file has changed for {turns} turn{'s' if turns != 1 else ''} running"
+    why = f"no file has changed for {count(turns, 'turn')} running"
     return Standstill(turns=turns, after=after, why=why + (", each over within seconds" if quick else ""))
 
 
@@ -111,14 +112,14 @@ def _same_failures(outcomes: Sequence[TurnOutcome], after: int) -> Standstill:
 
 
 def _same_reasons(outcomes: Sequence[TurnOutcome]) -> Standstill:
-    turns = next((count for count in (3, 2) if _alike(outcomes[-count:], count)), 0)
+    turns = next((most for most in (3, 2) if _alike(outcomes[-most:], most)), 0)
     return Standstill(turns=turns, after=3, why=f"the judge gave the same reason {turns} times running")
 
 
-def _alike(outcomes: Sequence[TurnOutcome], count: int) -> bool:
+def _alike(outcomes: Sequence[TurnOutcome], most: int) -> bool:
     reasons = [outcome.judgement.verdict.reason for outcome in outcomes if outcome.judgement is not None]
     pairs = combinations(reasons, 2)
-    return len(reasons) == count and all(similarity(left, right) >= SIMILAR for left, right in pairs)
+    return len(reasons) == most and all(similarity(left, right) >= SIMILAR for left, right in pairs)
 
 
 def similarity(left: str, right: str) -> float:

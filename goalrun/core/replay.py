@@ -17,6 +17,7 @@ from goalrun.core.events import (
     GoalCreated,
     GoalStopped,
     JudgementFinished,
+    OfTurn,
     ProcessStarted,
     QuotaOver,
     QuotaWait,
@@ -32,21 +33,7 @@ from goalrun.core.events import (
     WorkerFinished,
 )
 from goalrun.core.flow.verdict import refusal
-from goalrun.core.model import Begun, FlowProgress, GoalState, OpenTurn, Session, State, TurnRecord, Usage
-from goalrun.core.spec import GoalSpec
-
-_OF_A_TURN = (
-    TurnStarted,
-    CallStarted,
-    CallFinished,
-    StepSettled,
-    WorkerEnded,
-    TurnInterrupted,
-    TurnParked,
-    WorkerFinished,
-    VerificationFinished,
-    JudgementFinished,
-)
+from goalrun.core.model import Begun, GoalState, OpenTurn, Session, State, TurnRecord, Usage
 
 
 def fold(records: Iterable[Record]) -> GoalState:
@@ -76,19 +63,19 @@ def apply(state: GoalState | None, record: Record) -> GoalState:
         return GoalState(spec=event.spec, created_at=record.at)
     if state is None:
         raise ValueError("the first record must create the goal")
-    if isinstance(event, _OF_A_TURN) and event.turn != len(state.turns) + 1:
+    if isinstance(event, OfTurn) and event.turn != len(state.turns) + 1:
         raise ValueError(f"a record of turn {event.turn} cannot follow {len(state.turns)} turns")
     seconds = max(state.usage.seconds, state.seconds_before + record.elapsed)
-    timed = _with(state, usage=_with_seconds(state.usage, seconds))
+    timed = state.but(usage=state.usage.but(seconds=seconds))
     return _apply(timed, event)
 
 
-def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911, PLR0912 - one line per event
+def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911, PLR0912 - one case per event
     match event:
         case RunStarted():
             return _run_started(state, event)
         case BaseTaken():
-            return _with(state, base=event.snapshot)
+            return state.but(base=event.snapshot)
         case BaseVerified():
             return _base_verified(state, event)
         case TurnStarted():
@@ -97,35 +84,26 @@ def _apply(state: GoalState, event: Event) -> GoalState:  # noqa: C901, PLR0911,
             worker = event.role == "worker"
             opened = _with_open(state, launched=True) if worker and state.open is not None else state
             judging = state.judging or event.role == "judge"
-            return _with(opened, judging=judging, processes=(*state.processes, event.process))
+            return opened.but(judging=judging, processes=(*state.processes, event.process))
         case AgentFailed():
             return _agent_failed(state, event)
         case QuotaWait():
-            return _with(state, status=State.RATE_LIMITED, detail=event.detail)
+            return state.but(status=State.RATE_LIMITED, detail=event.detail)
         case QuotaOver():
-            return _with(state, status=State.RUNNING, detail="")
+            return state.but(status=State.RUNNING, detail="")
         case TurnInterrupted():
-            again = OpenTurn(**{**dict(_again(state)), "interrupted": event.reason})
-            known = _with(state, sessions=_sessions(state, _open(state).agent, event.session))
-            return _with(known, open=again, usage=_spent(state, event.usage), flow=_cut_flow(state.flow))
+            return _interrupted(state, event)
         case TurnParked():
             return _parked(state, event)
-        case WorkerEnded():
-            known = _with_open(state, worker=event.report)
-            return _with(known, sessions=_sessions(state, event.report.agent, event.report.session))
-        case WorkerFinished():
-            return _with_open(state, worker=event.report, snapshot=event.snapshot)
-        case VerificationFinished():
-            return _with_open(state, verification=event.report)
-        case JudgementFinished():
-            return _with_open(_with(state, judging=False), judgement=event.judgement)
+        case WorkerEnded() | WorkerFinished() | VerificationFinished() | JudgementFinished():
+            return _turn_went_on(state, event)
         case TurnFinished():
             return advance(state, event.record)
         case GoalStopped():
             asked = _with_flow(state, question=event.question)
-            return _with(asked, status=event.state, detail=event.detail)
+            return asked.but(status=event.state, detail=event.detail)
         case FlowReplaced():
-            return _with(state, spec=GoalSpec(**{**dict(state.spec), "flow": event.flow}))
+            return state.but(spec=state.spec.but(flow=event.flow))
         case CallStarted() | CallFinished() | StepSettled() | Answered():
             return _flow_went_on(state, event)
         case FlowTold():
@@ -144,18 +122,32 @@ def advance(state: GoalState, record: TurnRecord) -> GoalState:
     ends = record.decision != "continue"
     seconds = state.usage.seconds
     better = state.best is None or score(outcome) > score(state.turns[state.best - 1].outcome)
-    return _with(
-        state,
+    return state.but(
         turns=(*state.turns, record),
         best=outcome.turn if better else state.best,
         open=None,
-        usage=_with_seconds(state.usage.plus(uncounted(outcome)), seconds),
+        usage=state.usage.plus(uncounted(outcome)).but(seconds=seconds),
         hints=(),
         feedback=record.feedback,
         status=State(record.decision) if ends else State.RUNNING,
         detail=record.reason,
         processes=(),
     )
+
+
+def _turn_went_on(
+    state: GoalState, event: WorkerEnded | WorkerFinished | VerificationFinished | JudgementFinished
+) -> GoalState:
+    match event:
+        case WorkerEnded(report=report):
+            known = state.but(sessions=_sessions(state, report.agent, report.session))
+            return _with_open(known, worker=report)
+        case WorkerFinished(report=report, snapshot=snapshot):
+            return _with_open(state, worker=report, snapshot=snapshot)
+        case VerificationFinished(report=verification):
+            return _with_open(state, verification=verification)
+        case JudgementFinished(judgement=judgement):
+            return _with_open(state.but(judging=False), judgement=judgement)
 
 
 def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSettled | Answered) -> GoalState:
@@ -169,7 +161,7 @@ def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSett
             name = f"{event.key}:{event.number}"
             begun_left = {key: value for key, value in flow.begun.items() if key != name}
             calls = {**flow.calls, name: event.call} if event.call.status == "done" else flow.calls
-            counted = _with(state, usage=_spent(state, event.call.usage))
+            counted = state.but(usage=_spent(state, event.call.usage))
             return _with_flow(counted, begun=begun_left, calls=calls)
         case StepSettled():
             return _with_flow(state, steps={**flow.steps, event.path: event.step})
@@ -177,30 +169,31 @@ def _flow_went_on(state: GoalState, event: CallStarted | CallFinished | StepSett
             return _with_flow(state, question="", answers={**flow.answers, event.key: event.text})
 
 
-def _cut_flow(flow: FlowProgress) -> FlowProgress:
-    """What began and was cut is forgotten, but for what a person has to look at."""
-    left = {key: begun for key, begun in flow.begun.items() if begun.asks}
-    return FlowProgress(**{**dict(flow), "begun": left})
-
-
 def _with_flow(state: GoalState, **changes: object) -> GoalState:
-    return _with(state, flow=FlowProgress(**{**dict(state.flow), **changes}))
+    return state.but(flow=state.flow.but(**changes))
+
+
+def _interrupted(state: GoalState, event: TurnInterrupted) -> GoalState:
+    again = _again(state).but(interrupted=event.reason)
+    sessions = _sessions(state, _open(state).agent, event.session)
+    # What began and was cut is forgotten, but for what a person has to look at.
+    begun = {key: begun for key, begun in state.flow.begun.items() if begun.asks}
+    return _with_flow(state, begun=begun).but(open=again, sessions=sessions, usage=_spent(state, event.usage))
 
 
 def _agent_failed(state: GoalState, event: AgentFailed) -> GoalState:
     limited = {**state.limited, event.agent: event.until} if event.until else state.limited
-    after = _with(state, limited=limited, usage=_spent(state, event.usage), judging=False)
+    after = state.but(limited=limited, usage=_spent(state, event.usage), judging=False)
     return _with_open(after, failed=event.reason) if event.role == "worker" else after
 
 
 def _parked(state: GoalState, event: TurnParked) -> GoalState:
-    waited = f"you asked to wait for: {event.report.wait_for}; that is over"
     wait_for = event.report.wait_for
-    parked = {"interrupted": waited, "parks": _open(state).parks + 1, "wait_for": wait_for}
-    again = OpenTurn(**{**dict(_again(state)), **parked})
+    waited = f"you asked to wait for: {wait_for}; that is over"
+    again = _again(state).but(interrupted=waited, parks=_open(state).parks + 1, wait_for=wait_for)
     sessions = _sessions(state, event.report.agent, event.report.session)
     usage = _spent(state, event.report.usage)
-    return _with(state, open=again, sessions=sessions, usage=usage, detail=f"the worker waits for: {wait_for}")
+    return state.but(open=again, sessions=sessions, usage=usage, detail=f"the worker waits for: {wait_for}")
 
 
 def _again(state: GoalState) -> OpenTurn:
@@ -211,7 +204,7 @@ def _again(state: GoalState) -> OpenTurn:
 
 def _spent(state: GoalState, usage: Usage | None) -> Usage:
     """The goal's usage with this counted in; its seconds are told by the records' own clock."""
-    return _with_seconds(state.usage.plus(usage or Usage()), state.usage.seconds)
+    return state.usage.plus(usage or Usage()).but(seconds=state.usage.seconds)
 
 
 def _sessions(state: GoalState, agent: str, session: Session | None) -> Mapping[str, Session]:
@@ -221,14 +214,13 @@ def _sessions(state: GoalState, agent: str, session: Session | None) -> Mapping[
 def _run_started(state: GoalState, event: RunStarted) -> GoalState:
     spec = state.spec
     if event.limits is not None:
-        spec = GoalSpec(**{**dict(spec), "limits": event.limits})
+        spec = spec.but(limits=event.limits)
     resumed_stuck = state.status is State.STUCK
     if state.status is State.BLOCKED:
         # What a person refused is asked again, as a gate that blocked is.
         agreed = {key: text for key, text in state.flow.answers.items() if refusal(text) is None}
         state = _with_flow(state, answers=agreed)
-    return _with(
-        state,
+    return state.but(
         spec=spec,
         status=State.RUNNING,
         detail="",
@@ -243,35 +235,24 @@ def _run_started(state: GoalState, event: RunStarted) -> GoalState:
 
 
 def _base_verified(state: GoalState, event: BaseVerified) -> GoalState:
-    judged = event.judgement
-    spent = state.usage if judged is None else state.usage.plus(_without_seconds(judged.usage or Usage()))
-    return _with(
-        state,
+    return state.but(
         base_verification=event.report,
         base_judgement=event.judgement,
         status=State.ACHIEVED if event.achieved else state.status,
         detail=event.detail,
-        usage=spent,
+        usage=state.usage if event.judgement is None else _spent(state, event.judgement.usage),
         judging=False,
         processes=(),
     )
 
 
 def _turn_started(state: GoalState, event: TurnStarted) -> GoalState:
-    known = dict(_again(state)) if state.open is not None else {}
-    interrupted = state.open.interrupted if state.open is not None else ""
-    begun = {"turn": event.turn, "attempt": event.attempt, "agent": event.agent, "interrupted": interrupted}
-    opened = OpenTurn(**{**known, **begun})
+    again = OpenTurn(turn=event.turn)
+    if state.open is not None:
+        again = _again(state).but(interrupted=state.open.interrupted)
+    opened = again.but(attempt=event.attempt, agent=event.agent)
     fresh = _with_flow(state, steps={})
-    return _with(fresh, open=opened, hints=event.hints, processes=(), detail="")
-
-
-def _with_seconds(usage: Usage, seconds: float) -> Usage:
-    return Usage(**{**dict(usage), "seconds": seconds})
-
-
-def _without_seconds(usage: Usage) -> Usage:
-    return _with_seconds(usage, 0.0)
+    return fresh.but(open=opened, hints=event.hints, processes=(), detail="")
 
 
 def _open(state: GoalState) -> OpenTurn:
@@ -281,9 +262,4 @@ def _open(state: GoalState) -> OpenTurn:
 
 
 def _with_open(state: GoalState, **changes: object) -> GoalState:
-    return _with(state, open=OpenTurn(**{**dict(_open(state)), **changes}))
-
-
-def _with(state: GoalState, **changes: object) -> GoalState:
-    # Through the constructor: model_copy(update=...) does not validate.
-    return GoalState(**{**dict(state), **changes})
+    return state.but(open=_open(state).but(**changes))

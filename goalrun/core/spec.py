@@ -6,14 +6,16 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from goalrun.core.flow.model import Flow
-from goalrun.core.value import Json, Text, Value
+from goalrun.core.value import Json, Seconds, Text, Value
 
 MAX_OBJECTIVE_CHARS = 4_000
 """Longest objective on a command line; a file given with ``-f`` may be longer."""
+PLAIN_COMMAND = "command"
+"""The name of an agent that is just a command line."""
 
 
 class Limits(Value):
-    """What a goal may use. Times are seconds; ``None`` is no limit.
+    """What a goal may use, and ``[limits]`` of a configuration. Times are seconds; ``None`` is no limit.
 
     Attributes:
         allow_unknown_spend: go on where nobody reports the tokens or USD that a limit is about.
@@ -22,22 +24,21 @@ class Limits(Value):
     max_turns: int = Field(default=20, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_usd: float | None = Field(default=None, gt=0)
-    max_time: float | None = Field(default=None, ge=1)
-    turn_timeout: float = Field(default=1800, ge=1)
-    check_timeout: float = Field(default=600, ge=1)
+    max_time: Seconds | None = None
+    turn_timeout: Seconds = 1800.0
+    check_timeout: Seconds = 600.0
     stuck_after: int = Field(default=3, ge=0)
     allow_unknown_spend: bool = False
 
 
-class AgentSpec(Value):
-    """A named command line that does a prompt, and how what it prints is read.
+class AgentCommand(Value):
+    """A command line that does a prompt, and how what it prints is read.
 
     In the words of a command these are replaced: ``{prompt}`` (a word of its own; the prompt is on standard input
     too), ``{prompt_file}``, ``{session}``, ``{usd}``, ``{schema}`` (of a judge's answer) and ``{dir}``, a folder of
     this run alone that holds ``prompt.md``, ``schema.json`` and ``files``, and where the agent may write ``report``.
 
     Attributes:
-        name: the agent's name, or ``command`` for a plain command line.
         command: argv.
         resume: argv that goes on with a session; empty where that cannot be done.
         session: whether each turn begins a session or goes on with the last one.
@@ -49,11 +50,8 @@ class AgentSpec(Value):
         blocked_line: where the agent cannot choose its exit status, a last line of output that starts
             with this text reports ``blocked``.
         env: variables set for the agent beside the user's own.
-        timeout: seconds that a judge may take.
-        fallbacks: agents that are asked in its place while it cannot be.
     """
 
-    name: Text
     command: tuple[str, ...] = Field(min_length=1)
     resume: tuple[str, ...] = ()
     session: Literal["fresh", "resume"] = "fresh"
@@ -62,8 +60,20 @@ class AgentSpec(Value):
     find: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
     spend: tuple[str, ...] = ()
-    blocked_line: str | None = None
+    blocked_line: Text | None = None
     env: Mapping[str, str] = {}
+
+
+class AgentSpec(AgentCommand):
+    """An agent of a goal.
+
+    Attributes:
+        name: the agent's name, or ``PLAIN_COMMAND``.
+        timeout: seconds that a judge may take.
+        fallbacks: agents that are asked in its place while it cannot be.
+    """
+
+    name: Text
     timeout: float = Field(default=300, ge=1)
     fallbacks: tuple["AgentSpec", ...] = ()
 
@@ -73,8 +83,8 @@ class AgentSpec(Value):
         return (self, *self.fallbacks)
 
 
-class VerificationSpec(Value):
-    """How a turn is checked.
+class Verification(Value):
+    """How turns are checked, as their owner asks for it.
 
     Attributes:
         worktree: checks run in a clean worktree of the snapshot (False: in the live workspace).
@@ -82,7 +92,6 @@ class VerificationSpec(Value):
         protect: globs added to the default protected set.
         may_change: globs taken out of it.
         pass_env: names of variables that checks get from the environment.
-        path: the PATH that checks get, as it was at start.
         deps: folders of the workspace, relative to it, that are frozen at start for the checks.
         prepare: a command that makes dependencies on the base, with the network; they are frozen too.
         sandbox: how checks are isolated; ``auto`` is the strongest level that works.
@@ -98,15 +107,24 @@ class VerificationSpec(Value):
     protect: tuple[Text, ...] = ()
     may_change: tuple[Text, ...] = ()
     pass_env: tuple[Text, ...] = ()
-    path: str = ""
-    deps: tuple[str, ...] = ()
-    prepare: str | None = None
+    deps: tuple[Text, ...] = ()
+    prepare: Text | None = None
     sandbox: Literal["auto", "bwrap", "seatbelt", "landlock", "process"] = "auto"
     require_sandbox: bool = False
     network: bool = False
     jobs: int = Field(default=1, ge=1)
     baseline: bool = True
     require_strong: bool = False
+
+
+class VerificationSpec(Verification):
+    """How the turns of a goal are checked.
+
+    Attributes:
+        path: the PATH that checks get, as it was at start.
+    """
+
+    path: str = ""
 
 
 class FlowUse(Value):

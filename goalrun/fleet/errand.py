@@ -317,4 +317,4 @@ def _moved(spec: GoalSpec, place: Path, session: Session) -> GoalSpec:
     """A goal as another machine runs it: its workspace is elsewhere, and so are the programs of its checks."""
     path, _ = path_for_checks(session.environment.get("PATH", ""), place, spec.verification.deps)
     verification = VerificationSpec(**{**dict(spec.verification), "path": path})
-    return GoalSpec(**{**dict(spec), "workspace": str(place), "verification": verification})
+    return spec.but(workspace=str(place), verification=verification)

@@ -233,5 +233,5 @@ def _after(state: GoalState | None, record: Record) -> tuple[GoalState, Usage]:
     """The state after a record, and what that one spent: what the fold makes of it where nothing was spent before."""
     if state is None:
         return apply(None, record), NOTHING_SPENT
-    alone = apply(GoalState(**{**dict(state), "usage": NOTHING_SPENT}), record)
+    alone = apply(state.but(usage=NOTHING_SPENT), record)
     return apply(state, record), alone.usage

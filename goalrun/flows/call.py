@@ -8,13 +8,10 @@ from goalrun.core.flow.keys import call_key
 from goalrun.core.flow.model import Result
 from goalrun.core.flow.verdict import refusal
 from goalrun.core.model import WorkerReport
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.core.value import Json
 from goalrun.errors import Interrupted
 from goalrun.flows.ports import Files
-
-COMMAND = "command"
-"""The name that a plain command has as a worker."""
 
 
 class Call(NamedTuple):
@@ -50,13 +47,13 @@ class Call(NamedTuple):
     @property
     def command(self) -> bool:
         """Whether it is a plain command, which spends nothing."""
-        return self.agent.name == COMMAND
+        return self.agent.name == PLAIN_COMMAND
 
     @property
     def key(self) -> str:
         """What it is recognised by."""
         who: Json = [list(self.agent.command), self.agent.model, dict(self.agent.env)]
-        return call_key(COMMAND if self.command else "agent", who, self.prompt, self.rest, self.tree)
+        return call_key(PLAIN_COMMAND if self.command else "agent", who, self.prompt, self.rest, self.tree)
 
 
 class Made(NamedTuple):

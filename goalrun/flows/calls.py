@@ -11,10 +11,11 @@ from goalrun.core.flow.model import MAX_STEPS, Flow, FlowBudget, Result
 from goalrun.core.model import NOTHING_SPENT, CallRecord, GoalState, ProcessIdentity, StepRecord, Usage, WorkerReport
 from goalrun.core.ports import AgentFailure, AnswerNeeded, LimitReached, OnProcess, Task
 from goalrun.core.prompt import turn_time
+from goalrun.core.spec import PLAIN_COMMAND
 from goalrun.errors import Interrupted
-from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of, refused, result_of
+from goalrun.flows.call import Call, Cancelled, Made, folder_of, refused, result_of
 from goalrun.flows.notes import TICK_SECONDS, Notes, Turns
-from goalrun.flows.ports import Files, FlowPorts
+from goalrun.flows.ports import Files, FlowPorts, both
 
 TEXT_CHARS = 5_000_000
 
@@ -49,7 +50,7 @@ class Calls:
         # All turns of a run of a flow are that run, resumed.
         turns = range(1 if self.state.spec.alone else task.turn, task.turn + 1)
         done = self.state.flow.calls.values()
-        self._agents = sum(each.agent != COMMAND and each.turn in turns for each in done)
+        self._agents = sum(each.agent != PLAIN_COMMAND and each.turn in turns for each in done)
         self._halted: Exception | None = None
         self.steps: dict[str, StepRecord] = {}
 
@@ -88,12 +89,7 @@ class Calls:
 
     def alone(self, files: Files, poll: Callable[[], None]) -> AbstractContextManager[None]:
         """Have files for oneself; see ``Turns.alone``."""
-
-        def both() -> None:
-            self.check()
-            poll()
-
-        return self._turns.alone(files, both)
+        return self._turns.alone(files, both(self.check, poll))
 
     def knows(self, call: Call) -> bool:
         """Whether its result, or an equal one, is there from before."""
@@ -123,7 +119,7 @@ class Calls:
         with self._lock:
             if len(self.steps) < MAX_STEPS:
                 # The turn's record tells of the words, and does not hold them.
-                self.steps[path] = step if step.digest else step.model_copy(update={"kept": ""})
+                self.steps[path] = step if step.digest else step.but(kept="")
         return StepSettled(turn=self.task.turn, path=path, step=step)
 
     def on_process(self, role: Literal["worker", "check", "judge"], process: ProcessIdentity) -> None:
@@ -176,7 +172,7 @@ class Calls:
             return None, "what it said is gone"
         if call.writes and record.before != record.after and not call.files.bring(record.before, record.after):
             return None, "its files do not fit what is there now"
-        return Made(Result(**{**dict(kept), "cached": True, "attempts": 0}), "", (record.kept, record.digest)), ""
+        return Made(kept.but(cached=True, attempts=0), "", (record.kept, record.digest)), ""
 
     def _refused(self, call: Call, key: str) -> Result | None:
         """What a person's no makes of a call that was cut; None where it may be made. Each cut has its own answer."""
@@ -194,11 +190,7 @@ class Calls:
     @contextmanager
     def _turn(self, call: Call) -> Iterator[None]:
         """A place among the calls that run at once, here and, for agents, on this machine."""
-
-        def poll() -> None:
-            self.check()
-            call.poll()
-
+        poll = both(self.check, call.poll)
         while not self._room.acquire(timeout=TICK_SECONDS):
             poll()
         try:
@@ -215,13 +207,13 @@ class Calls:
         """What the goal has spent by now."""
         seconds = self.state.usage.seconds + self.ports.clock.monotonic() - self._begun
         with self._lock:
-            return Usage(**{**dict(self.state.usage.plus(self.spent)), "seconds": seconds})
+            return self.state.usage.plus(self.spent).but(seconds=seconds)
 
     def _within(self, call: Call) -> None:
         """Start nothing, but commands that spend nothing, once a limit of the goal's is reached."""
         usage = self._usage
         if call.command:
-            usage = Usage(**{**dict(NOTHING_SPENT), "seconds": usage.seconds})
+            usage = NOTHING_SPENT.but(seconds=usage.seconds)
         stop = budget_stop(self.state, usage)
         if stop is not None:
             raise LimitReached(stop)
@@ -295,7 +287,7 @@ class Calls:
         after = call.files.snapshot().tree if call.writes else ""
         usage = NOTHING_SPENT if call.command else report.usage
         cost = {} if usage is None else {"usd": usage.usd, "tokens": usage.total_tokens}
-        result = Result(**{**dict(result), "before": before, "after": after, **cost})
+        result = result.but(before=before, after=after, **cost)
         kept, digest = self._put(place, result)
         with self._lock:
             self.spent = self.spent.plus(usage or Usage())
@@ -346,7 +338,7 @@ class Calls:
                 if failure.kind == "limited":
                     self._limited.add(agent.name)
             else:
-                return WorkerReport(**{**dict(report), "usage": _all(failures, report.usage)})
+                return report.but(usage=_all(failures, report.usage))
         worst = next((failure for failure in failures if failure.kind != "failed"), failures[0])
         worst.usage = _all([failure for failure in failures if failure is not worst], worst.usage)
         raise worst

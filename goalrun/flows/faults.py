@@ -1,7 +1,6 @@
 """What is wrong with the form of a flow, in words: keys that nobody knows, values of the wrong kind."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from goalrun.core.flow.model import Arg, Flow, FlowBudget, Member, Retry, Step
 from goalrun.core.flow.plan import Where
 from goalrun.core.flow.problems import Problem
+from goalrun.errors import meant
 
 _TABLES: Mapping[str, type[BaseModel]] = {
     "step": Step, "member": Member, "args": Arg, "retry": Retry, "budget": FlowBudget, "flows": Flow,
@@ -74,8 +74,8 @@ def _unknown(where: Where) -> tuple[str, str]:
     model = _TABLES[tables[-1]] if tables else Flow
     known = sorted(field.alias or name for name, field in model.model_fields.items() if name != "source")
     known = ["step" if name == "steps" else name for name in known]
-    near = [_ELSEWHERE[key]] if key in _ELSEWHERE else get_close_matches(key, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    here = _ELSEWHERE.get(key)
+    hint = f"did you mean {here}?" if here else meant(key, known, f"known: {', '.join(known)}")
     return "nobody knows this key", hint
 
 

@@ -3,20 +3,18 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from goalrun.core.flow.model import Flow
-from goalrun.errors import FlowError
+from goalrun.core.flow.model import FLOW_NAME, Flow
+from goalrun.errors import FlowError, meant
 from goalrun.flows.functions import flows_in, function_flow
 from goalrun.flows.goals import parse_goal_file
 from goalrun.flows.parse import FUNCTION, parse_flow
 
 MAX_FILE_BYTES = 5_000_000
 SUFFIXES = (".toml", ".json")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 class Folder(NamedTuple):
@@ -42,7 +40,7 @@ def find_flows(folders: Sequence[Folder]) -> list[Found]:
             sorted(folder.iterdir(), key=lambda path: (path.stem, path.suffix != ".toml")) if folder.is_dir() else []
         )
         for path in files:
-            if path.suffix in SUFFIXES and _NAME.fullmatch(path.stem) and path.is_file():
+            if path.suffix in SUFFIXES and FLOW_NAME.fullmatch(path.stem) and path.is_file():
                 found.setdefault(path.stem, Found(path.stem, path, origin))
     return sorted(found.values())
 
@@ -57,11 +55,13 @@ def load_flow(name: str, folders: Sequence[Folder]) -> Flow:
         return read_flow(Path(name))
     if FUNCTION.fullmatch(name):
         return function_flow(name)
-    if not _NAME.fullmatch(name):
+    if not FLOW_NAME.fullmatch(name):
         raise FlowError(f"{name[:80]!r} is no name of a flow", hint="letters, digits, - and _; or a file.toml")
     flow = named_flow(name, folders)
     if flow is None:
-        raise FlowError(f"there is no flow {name!r}", hint=_known(name, [each.name for each in find_flows(folders)]))
+        known = [each.name for each in find_flows(folders)]
+        otherwise = f"known: {', '.join(known)}" if known else "put one into .goalrun/flows/NAME.toml"
+        raise FlowError(f"there is no flow {name!r}", hint=meant(name, known, otherwise))
     return flow
 
 
@@ -155,10 +155,3 @@ def parse_text(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise FlowError(f"{path}: a flow is an object")
     return data
-
-
-def _known(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), 1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known: {', '.join(known)}" if known else "put one into .goalrun/flows/NAME.toml"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from goalrun.core.evidence import bounded, fenced
 from goalrun.core.flow.model import Member, Result
 from goalrun.core.ports import AgentFailure
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.errors import EnvironmentFailure, GitFailed
-from goalrun.flows.call import COMMAND, Call, Cancelled, Made, folder_of
+from goalrun.flows.call import Call, Cancelled, Made, folder_of
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, Proof, tried
 from goalrun.flows.scope import fence_token
@@ -168,7 +168,7 @@ class _Group:
             made = self._calls.make(call._replace(path=f"{doing.path}/setup", rest=["setup", once, doing.path]))
             if not made.result.ok:
                 reason = f"its setup failed: {made.result.reason or made.result.text[-300:]}"
-                failed = Result(**{**dict(made.result), "status": "failed", "reason": reason})
+                failed = made.result.but(status="failed", reason=reason)
                 return Proof(Made(failed), files.snapshot(label))
 
         def attempt(told: str) -> Made:
@@ -189,7 +189,7 @@ class _Group:
         if score != NO_SCORE:
             return entry._replace(score=score)
         reason = f"its score is no number: {(made.result.reason or made.result.text)[-200:].strip()}"
-        result = Result(**{**dict(entry.made.result), "reason": reason})
+        result = entry.made.result.but(reason=reason)
         return entry._replace(score=score, made=Made(result, entry.made.why))
 
     def _decided(self, entries: Sequence[_Entry], tree: str) -> Made:
@@ -292,7 +292,7 @@ def names_of(members: Sequence[Member], agent: str | None) -> list[str]:
     """What members are called: as their agents, with a number from the second of a name on."""
     names: list[str] = []
     for member in members:
-        name = COMMAND if member.run is not None else member.agent or agent or "agent"
+        name = PLAIN_COMMAND if member.run is not None else member.agent or agent or "agent"
         taken = sum(other == name or other.rpartition("-")[0] == name for other in names)
         names.append(name if name not in names else f"{name}-{taken + 1}")
     return names
@@ -326,7 +326,7 @@ def score_of(result: Result) -> float:
 
 def _fileless(result: Result) -> Result:
     """A result whose files did not come into the workspace."""
-    return Result(**{**dict(result), "before": "", "after": ""})
+    return result.but(before="", after="")
 
 
 def _why(entries: Sequence[_Entry]) -> str:

@@ -125,3 +125,13 @@ class Slots(Protocol):
     def __call__(self, poll: Poll) -> AbstractContextManager[None]:
         """Wait for a slot."""
         ...
+
+
+def both(first: Poll, second: Poll) -> Poll:
+    """What raises where either does."""
+
+    def poll() -> None:
+        first()
+        second()
+
+    return poll

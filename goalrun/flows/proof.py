@@ -55,11 +55,11 @@ def tried(calls: Calls, at: Place, attempt: Callable[[str], Made]) -> Proof:
         report = calls.ports.verify(calls.state, at.step, snapshot, label, calls.on_process, at.poll)
         # An exit status is a claim like any other; an answer of the wrong form is of no use to what comes next.
         if verified(asked_of(calls.state.spec, at.step), report) and (made.result.ok or at.step.expect is None):
-            done = Result(**{**dict(made.result), "status": "done", "reason": ""})
+            done = made.result.but(status="done", reason="")
             return Proof(Made(_whole(results, done), made.why), snapshot, passed=True)
         told = _told(made.result, snapshot, report)
         if len(results) >= at.step.max_turns:
-            failed = Result(**{**dict(made.result), "status": "failed", "reason": _reason(made.result, report)})
+            failed = made.result.but(status="failed", reason=_reason(made.result, report))
             return Proof(Made(_whole(results, failed), made.why), snapshot)
 
 
@@ -72,7 +72,7 @@ def asked_of(spec: GoalSpec, step: Step) -> GoalSpec:
         "may_change": (*spec.verification.may_change, *step.may_change),
     }
     own = {"flow": None, "checks": step.check, "hidden_checks": (), "judges": ()} if step.check else {}
-    return GoalSpec(**{**dict(spec), **own, "verification": VerificationSpec(**verification)})
+    return spec.but(**own, verification=VerificationSpec(**verification))
 
 
 def _told(result: Result, snapshot: Snapshot, report: VerificationReport) -> str:
@@ -93,12 +93,9 @@ def _reason(result: Result, report: VerificationReport) -> str:
 
 def _whole(results: list[Result], last: Result) -> Result:
     """The last try, with what all of them took."""
-    return Result(
-        **{
-            **dict(last),
-            "attempts": sum(each.attempts for each in results),
-            "seconds": sum(each.seconds for each in results),
-            "cached": all(each.cached for each in results),
-            "before": results[0].before,
-        }
+    return last.but(
+        attempts=sum(each.attempts for each in results),
+        seconds=sum(each.seconds for each in results),
+        cached=all(each.cached for each in results),
+        before=results[0].before,
     )

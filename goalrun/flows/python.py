@@ -15,14 +15,14 @@ from goalrun.core.flow.expect import bad_expect
 from goalrun.core.flow.keys import call_key, tree_after
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.refs import as_text
-from goalrun.core.model import WorkerReport
+from goalrun.core.model import WorkerReport, total
 from goalrun.core.ports import AnswerNeeded
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.core.value import Json, JsonObject
 from goalrun.errors import Interrupted, UserError
-from goalrun.flows.call import COMMAND, Made, folder_of
+from goalrun.flows.call import Made, folder_of
 from goalrun.flows.scope import json_of
-from goalrun.flows.steps import Doing, Steps, total
+from goalrun.flows.steps import Doing, Steps
 
 PROGRAM = (sys.executable, "-P", "-B", "-X", "utf8", "-m", "goalrun.api.child")
 """Without the current folder among its modules, and leaving no compiled files in the workspace."""
@@ -85,7 +85,7 @@ class FunctionRun:
             Interrupted: the goal was asked to pause or stop.
         """
         ports, doing = self._calls.ports, self._doing
-        agent = AgentSpec(name=COMMAND, command=PROGRAM)
+        agent = AgentSpec(name=PLAIN_COMMAND, command=PROGRAM)
         before = self._tree_now()
         with ports.listen(self._heard) as env:
             task = self._calls.task
@@ -230,7 +230,7 @@ class FunctionRun:
             return self._doing.scope.files.diff(seen.result.before, seen.result.after) if seen and changed else ""
         tree = self._tree_for(message.get("after"))
         result = self._one(message, path, tree)
-        slim = Result(**{**dict(result), "text": "", "json_": None, "members": ()})
+        slim = result.but(text="", json_=None, members=())
         name = call_key("asked", message["do"], str(message.get("prompt", message.get("with"))), None, tree)
         with self._lock:
             self._seen[number if isinstance(number, int) else 0] = _Seen(name, slim)

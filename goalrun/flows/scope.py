@@ -10,7 +10,7 @@ from goalrun.core.flow.plan import edges, roots
 from goalrun.core.flow.refs import PLACEHOLDER, Ref, field, fill
 from goalrun.core.model import GoalState
 from goalrun.core.prompt import worker_prompt
-from goalrun.core.spec import GoalSpec, Limits
+from goalrun.core.spec import Limits
 from goalrun.core.value import Json
 from goalrun.flows.ports import Files
 
@@ -110,8 +110,8 @@ def goal_prompt(state: GoalState) -> str:
     """
     asked = state.spec.limits
     limits = Limits(max_turns=asked.max_turns, turn_timeout=asked.turn_timeout)
-    spec = GoalSpec(**{**dict(state.spec), "limits": limits})
-    still = GoalState(**{**dict(state), "spec": spec, "open": None})
+    spec = state.spec.but(limits=limits)
+    still = state.but(spec=spec, open=None)
     return worker_prompt(still, fence_token(worker_prompt(still, "")))
 
 

@@ -1,7 +1,7 @@
 """One step: its kind, its items, its attempts, its gate and what its answer has to be."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -14,10 +14,11 @@ from goalrun.core.flow.loose import items_of
 from goalrun.core.flow.model import Result, Step
 from goalrun.core.flow.plan import edges
 from goalrun.core.flow.verdict import INSTRUCTION, read_verdict
+from goalrun.core.model import total
 from goalrun.core.ports import AnswerNeeded
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.core.value import Json
-from goalrun.flows.call import COMMAND, Call, Made, refused
+from goalrun.flows.call import Call, Made, refused
 from goalrun.flows.calls import Calls
 from goalrun.flows.ports import Files
 from goalrun.flows.proof import Place, tried
@@ -146,7 +147,7 @@ class Steps:
             attempts += made.result.attempts
             seconds += made.result.seconds
             why = why or made.why
-            result = Result(**{**dict(made.result), "attempts": attempts, "seconds": seconds, "usd": total(costs)})
+            result = made.result.but(attempts=attempts, seconds=seconds, usd=total(costs))
             last = tries > retry.max or not doing.step.cache or self.calls.over(doing.scope.budgets)
             if result.status != "failed" or last:
                 return Made(result, why, made.kept, made.settled)
@@ -191,7 +192,7 @@ class Steps:
         """A call of a command for a step: an argv, or a line for bash."""
         line = isinstance(words, str)
         argv = ("bash", "-euo", "pipefail", "-c", words) if line else tuple(doing.filled(word) for word in words)
-        return self._call(doing, AgentSpec(name=COMMAND, command=argv), "", files)
+        return self._call(doing, AgentSpec(name=PLAIN_COMMAND, command=argv), "", files)
 
     def _call(self, doing: Doing, agent: AgentSpec, prompt: str, files: Files | None) -> Call:
         step = doing.step
@@ -238,24 +239,17 @@ class Steps:
         return refused(told, question) or Result(status="done", text=text, attempts=1)
 
 
-def total(parts: Iterable[float | None]) -> float | None:
-    """What some parts cost together; None where one is unknown."""
-    every = list(parts)
-    known = [part for part in every if part is not None]
-    return sum(known) if len(known) == len(every) else None
-
-
 def judged(step: Step, result: Result) -> Result:
     """A result that is done, held against what the step says of its answer."""
     if step.expect is not None:
         found, why = answer(step.expect, result.text)
         if why:
-            return Result(**{**dict(result), "status": "failed", "reason": why})
-        result = Result(**{**dict(result), "json_": found})
+            return result.but(status="failed", reason=why)
+        result = result.but(json_=found)
     if step.gate:
         verdict = read_verdict(result.text, step.on_unclear)
         if not verdict.go_on:
-            return Result(**{**dict(result), "status": "blocked", "reason": verdict.reason, "by": "gate"})
+            return result.but(status="blocked", reason=verdict.reason, by="gate")
     return result
 
 
@@ -263,7 +257,7 @@ def side_by_side(doing: Doing, made: Sequence[Made]) -> Made:
     """A step that is done for several items, or by several members, in files that they share."""
     result = together([each.result for each in made])
     if doing.step.writes and not result.cached:
-        result = Result(**{**dict(result), "after": doing.scope.files.snapshot().tree})
+        result = result.but(after=doing.scope.files.snapshot().tree)
     return Made(result, "; ".join(dict.fromkeys(each.why for each in made if each.why)))
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from goalrun.core.evidence import one_line
+from goalrun.core.flow.model import FLOW_NAME
 from goalrun.core.flow.problems import problems
 from goalrun.errors import FlowError
 from goalrun.flows.parse import failed, parse_flow
@@ -20,7 +21,6 @@ AGENT = "pi"
 CONCURRENCY, MOST = 8, 64
 MAX_CHARS = 5_000_000
 _KNOWN = {"name", "description", "args", "concurrency", "budget", "phases", "task", "tasks", "chain"}
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 Finder = Callable[[str], str | None]
 """The text of a saved definition by its name; None where there is none."""
@@ -114,7 +114,7 @@ def _as_phase(step: object) -> object:
 
 
 def _called(name: str, said: Said) -> str:
-    if _NAME.fullmatch(name):
+    if FLOW_NAME.fullmatch(name):
         return name
     short = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:64] or "imported"
     said.tell(f"the name {name!r} cannot be a flow's here: it is {short!r}")

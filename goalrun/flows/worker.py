@@ -4,7 +4,7 @@ from goalrun.core.evidence import bounded
 from goalrun.core.flow.args import complete
 from goalrun.core.flow.keys import tree_after
 from goalrun.core.flow.model import Flow, Result
-from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport
+from goalrun.core.model import NOTHING_SPENT, GoalState, Session, Usage, WorkerReport, total
 from goalrun.core.ports import WORKER_TEXT_CHARS, AgentFailure, OnProcess, Task
 from goalrun.core.spec import FlowUse
 from goalrun.errors import SpecError
@@ -15,7 +15,7 @@ from goalrun.flows.ports import FlowPorts
 from goalrun.flows.python import FunctionRun
 from goalrun.flows.run import FlowRun
 from goalrun.flows.scope import Scope
-from goalrun.flows.steps import Doing, Steps, total
+from goalrun.flows.steps import Doing, Steps
 
 
 class FlowWorker:
@@ -91,15 +91,12 @@ def _sub_flow(doing: Doing, steps: Steps) -> Made:
     result = FlowRun(inner, steps, steps.calls).run()
     parts = tuple(part for part in inner.settled.values() if part.attempts or part.cached)
     return Made(
-        Result(
-            **{
-                **dict(result),
-                "attempts": sum(part.attempts for part in parts),
-                "cached": bool(parts) and all(part.cached for part in parts),
-                "seconds": sum(part.seconds for part in parts),
-                "usd": total(part.usd for part in parts),
-                "members": parts,
-            }
+        result.but(
+            attempts=sum(part.attempts for part in parts),
+            cached=bool(parts) and all(part.cached for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            usd=total(part.usd for part in parts),
+            members=parts,
         )
     )
 

@@ -19,7 +19,7 @@ from goalrun.adapters.isolation import probe as probe_isolation
 from goalrun.adapters.journal import SqliteJournal
 from goalrun.adapters.judge import AgentJudge
 from goalrun.adapters.prepare import Preparation, shelf_of
-from goalrun.adapters.sandbox import ProcessSandbox, choose
+from goalrun.adapters.sandbox import ProcessSandbox, Surroundings, choose
 from goalrun.adapters.shelf import FileShelf
 from goalrun.adapters.slots import Slots
 from goalrun.adapters.store import GitStore
@@ -31,9 +31,9 @@ from goalrun.core.flow.model import Step
 from goalrun.core.model import GoalState, Snapshot, VerificationReport
 from goalrun.core.ports import OnProcess, Reporter, Worker
 from goalrun.core.protection import Protection
-from goalrun.core.spec import AgentSpec, GoalSpec, VerificationSpec
+from goalrun.core.spec import AgentSpec, GoalSpec
 from goalrun.errors import EnvironmentFailure
-from goalrun.flows.ports import FlowPorts, Verify
+from goalrun.flows.ports import FlowPorts, Verify, both
 from goalrun.flows.proof import asked_of
 from goalrun.flows.worker import FlowWorker
 from goalrun.loop import Ports
@@ -96,12 +96,8 @@ def _workers(
     own = folder
 
     def hire(agent: AgentSpec, folder: str, *, writes: bool, poll: Callable[[], None]) -> Worker:
-        def both() -> None:
-            means.poll()
-            poll()
-
-        there = GoalSpec(**{**dict(spec), "workspace": folder})
-        return AgentWorker(agent, there, own, hidden, means._replace(poll=both), writes=writes)
+        there = spec.but(workspace=folder)
+        return AgentWorker(agent, there, own, hidden, means._replace(poll=both(means.poll, poll)), writes=writes)
 
     def missing(agent: AgentSpec) -> str:
         path = means.environment.get("PATH")
@@ -130,24 +126,20 @@ def _step_verifier(session: Session, folder: Path, goal: GoalSpec, of_goal: Call
     def verify(
         state: GoalState, step: Step, snapshot: Snapshot, label: str, on_process: OnProcess, poll: Callable[[], None]
     ) -> VerificationReport:
-        def both() -> None:
-            of_goal()
-            poll()
-
         if state.base is None:
             raise AssertionError("a step is checked before there is a base")
-        spec = asked_of(goal, step)
+        spec, ended = asked_of(goal, step), both(of_goal, poll)
         # What a score reads is protected like what a check reads.
-        scored = GoalSpec(**{**dict(spec), "checks": (*spec.checks, *filter(None, [step.score]))})
+        scored = spec.but(checks=(*spec.checks, *filter(None, [step.score])))
         store = open_store(folder, scored)
         store.base = state.base.commit
         name = hashlib.sha256(repr((spec.checks, spec.verification)).encode()).hexdigest()[:12] if step.check else ""
         floor = state.base_verification.floor if state.base_verification is not None and not name else ""
         with lock:
             if name and name not in floors and spec.verification.baseline:
-                first = open_verifier(session, folder, spec, store, both, name=name)
+                first = open_verifier(session, folder, spec, store, ended, name=name)
                 floors[name] = first.verify_base(state.base, on_process).floor
-        found = open_verifier(session, folder, spec, store, both, floors.get(name, floor), name)
+        found = open_verifier(session, folder, spec, store, ended, floors.get(name, floor), name)
         return found.verify(snapshot, label, on_process)
 
     return verify
@@ -173,7 +165,7 @@ def open_verifier(
         sandbox = choose(spec, session.home.path, frozen)
     else:
         # The live workspace brings its dependencies along.
-        sandbox = ProcessSandbox(workspace, session.environment.get("PATH", ""))
+        sandbox = ProcessSandbox(Surroundings(workspace, session.environment.get("PATH", "")))
     known = secrets_of(session.environment)
     runner = CheckRunner(spec, folder, sandbox, session.environment, known, poll)
     return WorktreeVerifier(spec, store, folder, runner, sandbox.level, floor, name)
@@ -230,8 +222,8 @@ def furnish_checks(
 
 
 def _preparation(session: Session, folder: Path, spec: GoalSpec, poll: Callable[[], None]) -> Preparation:
-    asked = VerificationSpec(**{**dict(spec.verification), "network": True})
-    online = GoalSpec(**{**dict(spec), "verification": asked})
+    asked = spec.verification.but(network=True)
+    online = spec.but(verification=asked)
     sandbox = choose(online, session.home.path, load_deps(folder, Path(spec.workspace)))
     known = secrets_of(session.environment)
     runner = CheckRunner(online, folder, sandbox, session.environment, known, poll)

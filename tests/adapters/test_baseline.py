@@ -13,7 +13,7 @@ from goalrun.adapters.baseline import CheckBaseline, compared, differing
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.environment import path_for_checks
 from goalrun.adapters.reports.found import Outcome, collect
-from goalrun.adapters.sandbox import ProcessSandbox
+from goalrun.adapters.sandbox import ProcessSandbox, Surroundings
 from goalrun.adapters.verifier import WorktreeVerifier
 from goalrun.core.model import Tamper, VerificationReport
 from goalrun.core.spec import VerificationSpec
@@ -52,7 +52,7 @@ class Bench:
         store = store_of(spec, folder / "goal")
         self.folder = folder / "goal"
         self.store = store
-        runner = CheckRunner(spec, self.folder, ProcessSandbox(self.top, path), {}, (), lambda: None)
+        runner = CheckRunner(spec, self.folder, ProcessSandbox(Surroundings(self.top, path)), {}, (), lambda: None)
         self._parts = (spec, store, self.folder, runner, "process")
         self.verifier = WorktreeVerifier(*self._parts)
         snapshot = store.snapshot("base")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from adapters.goals import GOAL, alive, goal_spec, pids_in, unrecorded
 
-from goalrun.adapters.agents.call import PLAIN_COMMAND, Means
+from goalrun.adapters.agents.call import Means
 from goalrun.adapters.judge import ATTEMPTS, MAX_REPLY_CHARS, AgentJudge, read_reply
 from goalrun.core.model import Judgement, Verdict
 from goalrun.core.ports import AgentFailure
-from goalrun.core.spec import AgentSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec
 from goalrun.errors import Interrupted
 
 NONCE = "nonce-7"

@@ -300,7 +300,7 @@ def claim_in(state: Path, workspace: Path, owner: dict[str, object], *, kernel: 
         goal="g-old",
         workspace=str(workspace),
         chain=chain(workspace),
-        owner=myself().model_validate({**dict(myself()), **owner}),
+        owner=myself().but(**owner),
         kernel=kernel,
     )
     path = state / "locks" / "000000000001-g-old.json"

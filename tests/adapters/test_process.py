@@ -504,4 +504,4 @@ def test_a_zombie_is_not_alive() -> None:
 
 
 def test_a_process_of_another_machine_counts_as_alive() -> None:
-    assert is_alive(ProcessIdentity(**{**dict(myself()), "host": "elsewhere"}))
+    assert is_alive(myself().but(host="elsewhere"))

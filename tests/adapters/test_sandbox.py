@@ -11,7 +11,7 @@ from adapters.goals import goal_spec
 
 from goalrun.adapters import process
 from goalrun.adapters.deps import Frozen
-from goalrun.adapters.sandbox import LEVELS, Place, Sandbox, choose, probe, strongest
+from goalrun.adapters.sandbox import LEVELS, Place, Sandbox, Surroundings, choose, probe, strongest
 from goalrun.adapters.sandbox.bwrap import BwrapSandbox
 from goalrun.adapters.sandbox.landlock import LandlockSandbox
 from goalrun.adapters.sandbox.landlock_run import restrict
@@ -144,7 +144,7 @@ def test_without_network_the_machines_own_services_are_out_of_reach(level: str, 
 @pytest.mark.skipif(bool(probe("bwrap")), reason="bwrap")
 def test_with_network_names_can_be_looked_up(tmp_path: Path) -> None:
     place = Trial(tmp_path, "bwrap").place
-    wrapped = BwrapSandbox(tmp_path / "project", PATH, network=True).wrap(("true",), place, place.top, {})
+    wrapped = BwrapSandbox(Surroundings(tmp_path / "project", PATH, network=True)).wrap(("true",), place, place.top, {})
     assert "--share-net" in wrapped.argv
     target = Path("/etc/resolv.conf").resolve()
     seen = any(target.is_relative_to(name) for name in ("/etc", "/usr")) or str(target) in wrapped.argv
@@ -241,7 +241,7 @@ def test_dependencies_are_readable_and_no_more(tmp_path: Path) -> None:
     copy.mkdir(parents=True)
     (copy / "lib.txt").write_text("frozen")
     frozen = Frozen(tmp_path / "project/node_modules", copy, copy)
-    trial.sandbox = LandlockSandbox(tmp_path / "project", PATH, (), (frozen,), (trial.state,))
+    trial.sandbox = LandlockSandbox(Surroundings(tmp_path / "project", PATH, (), (frozen,), (trial.state,)))
     trial.sandbox.furnish(trial.place)
     assert trial.run("cat node_modules/lib.txt").exit_code == 0
     assert trial.said() == "frozen"
@@ -252,7 +252,7 @@ def test_dependencies_are_readable_and_no_more(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(probe("bwrap")), reason="bwrap")
 def test_auto_is_the_strongest() -> None:
     assert strongest() == "bwrap"
-    assert LEVELS.index("bwrap") < LEVELS.index("landlock") < LEVELS.index("process")
+    assert list(LEVELS) == ["bwrap", "seatbelt", "landlock", "process"]
 
 
 def test_a_weaker_level_does_not_satisfy_what_is_required(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ def test_a_seatbelt_profile_names_no_path_itself(tmp_path: Path) -> None:
     evil = tmp_path / 'x")) (allow file-write*'
     evil.mkdir()
     place = Place(evil, tmp_path / "home", tmp_path / "tmp", tmp_path / "reports")
-    wrapped = SeatbeltSandbox(evil, PATH, hidden=(tmp_path / "state",)).wrap(("true",), place, evil, {})
+    wrapped = SeatbeltSandbox(Surroundings(evil, PATH, hidden=(tmp_path / "state",))).wrap(("true",), place, evil, {})
     profile = wrapped.argv[wrapped.argv.index("-p") + 1]
     assert str(tmp_path) not in profile
     assert any(word.endswith(f"={os.path.realpath(evil)}") for word in wrapped.argv)
     assert "(deny network*)" in profile
-    assert isinstance(SeatbeltSandbox(evil, PATH), ProcessSandbox)
+    assert isinstance(SeatbeltSandbox(Surroundings(evil, PATH)), ProcessSandbox)

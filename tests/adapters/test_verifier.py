@@ -13,11 +13,11 @@ from support import PYTHON, repository, write
 
 from goalrun.adapters.checks import CheckRunner
 from goalrun.adapters.environment import path_for_checks
-from goalrun.adapters.sandbox import ProcessSandbox
+from goalrun.adapters.sandbox import ProcessSandbox, Surroundings
 from goalrun.adapters.verifier import WorktreeVerifier
 from goalrun.core.model import CheckResult, ProcessIdentity, VerificationReport
 from goalrun.core.ports import OnProcess
-from goalrun.core.spec import GoalSpec, Limits, VerificationSpec
+from goalrun.core.spec import Limits, VerificationSpec
 from goalrun.errors import Interrupted
 
 PYTEST = f"{PYTHON} -m pytest -q"
@@ -61,7 +61,9 @@ class Desk:
         )
         self.folder = top.parents[1] / "goal"
         self.store = store_of(self.spec, self.folder)
-        runner = CheckRunner(self.spec, self.folder, ProcessSandbox(top, path), environment or {}, secrets, poll)
+        runner = CheckRunner(
+            self.spec, self.folder, ProcessSandbox(Surroundings(top, path)), environment or {}, secrets, poll
+        )
         self.verifier = WorktreeVerifier(self.spec, self.store, self.folder, runner, "process")
         self.base = self.store.snapshot("base")
 
@@ -215,10 +217,10 @@ def test_protected_paths_are_as_in_the_base_and_the_turn_is_tampered(top: Path) 
 
 def test_a_goal_without_checks_is_still_looked_at_for_tampering(top: Path) -> None:
     desk = Desk(top, "true")
-    desk.spec = GoalSpec.model_validate(
-        {**dict(desk.spec), "judges": ({"name": "j", "command": ("j",)},), "checks": ()}
+    desk.spec = desk.spec.but(judges=({"name": "j", "command": ("j",)},), checks=())
+    runner = CheckRunner(
+        desk.spec, desk.folder, ProcessSandbox(Surroundings(top, os.environ["PATH"])), {}, (), lambda: None
     )
-    runner = CheckRunner(desk.spec, desk.folder, ProcessSandbox(top, os.environ["PATH"]), {}, (), lambda: None)
     verifier = WorktreeVerifier(desk.spec, desk.store, desk.folder, runner, "process")
     assert verifier.verify(desk.store.snapshot("turn-1"), "turn-1", unrecorded).outcome == "weak_pass"
     write(top, {"tests/test_app.py": "pass\n"})

@@ -125,15 +125,22 @@ def test_a_spend_limit_ends_the_goal_and_can_be_raised(program: Program) -> None
 
 def test_an_unknown_agent_reader_or_path_is_refused_before_anything_is_spent(program: Program) -> None:
     config = program.home.parent / "config/goalrun/config.toml"
+    step = '[[step]]\nid = "a"\nagent = "mine"\nprompt = "x"\n'
+    flow = write(program.home.parent, {"one.toml": step}) / "one.toml"
     for text, words in (
         ('reads = "claud"', ["nobody knows", "claude"]),
         ('reads = "find"\nfind = { txt = "$.a" }', ["txt"]),
         ('reads = "find"\nfind = { text = "(" }', ["text"]),
     ):
         write(config.parent, {config.name: f'[agents.mine]\ncommand = ["true"]\n{text}\n'})
-        done = program.run(*start("-w", "mine"))
-        assert done.code == 2, done.err
-        assert all(word in done.err for word in words), done.err
+        flow = (
+            write(program.home.parent, {"one.toml": '[[step]]\nid = "a"\nagent = "mine"\nprompt = "x"\n'}) / "one.toml"
+        )
+        for asked in (start("-w", "mine"), ("flow", "run", str(flow)), ("agents", "test", "mine")):
+            done = program.run(*asked)
+            assert done.code == 2, done.err
+            assert all(word in done.err for word in words), done.err
+        assert "mine" in program.run("agents").out
     assert program.goals() == []
 
 

@@ -40,7 +40,7 @@ FLOW = Flow(
 def state_of(text: str, turns: int, checks: int) -> GoalState:
     spec = goal(checks=tuple(f"check {n} {text}".replace("\0", "") for n in range(checks)), max_usd=5.0)
     flow = FlowUse(flow=FLOW)
-    spec = type(spec)(**{**dict(spec), "objective": text or "x", "workspace": f"/w/{text}", "flow": flow})
+    spec = spec.but(objective=text or "x", workspace=f"/w/{text}", flow=flow)
     results = [
         checked("fail", passed=3, failing=(text,), command=command, reason=text, excerpt=text)
         for command in spec.checks

@@ -135,7 +135,7 @@ def test_the_judge_s_spend_counts() -> None:
 
 def test_the_time_limit_counts_the_running_time_of_the_goal() -> None:
     state = created(goal(max_time=100))
-    used = GoalState.model_validate({**dict(state), "usage": Usage(seconds=100)})
+    used = state.but(usage=Usage(seconds=100))
     assert state_of(state, turned(verification=RED)) is State.RUNNING
     assert state_of(used, turned(verification=RED)) is State.BUDGET_EXCEEDED
 
@@ -182,8 +182,8 @@ def test_an_achieved_goal_says_what_it_rests_on() -> None:
 def test_the_best_turn_is_untampered_then_has_most_checks_then_tests_then_the_smaller_diff_then_came_first() -> None:
     def scored(verification: VerificationReport, diff_files: int = 1) -> tuple[int, int, int, int]:
         outcome = turned(verification=verification)
-        diffed = Snapshot.model_validate({**dict(outcome.snapshot), "diff_files": diff_files})
-        return score(TurnOutcome.model_validate({**dict(outcome), "snapshot": diffed}))
+        diffed = outcome.snapshot.but(diff_files=diff_files)
+        return score(outcome.but(snapshot=diffed))
 
     worst_first = [
         scored(reported(checked(), checked(passed=9), edits=["x"])),
@@ -253,12 +253,8 @@ def test_achieved_implies_every_check_green_no_tampering_and_no_veto(state: Goal
 
 @given(goals.map(created), outcomes)
 def test_what_is_green_and_not_vetoed_is_achieved_whatever_the_limits(state: GoalState, outcome: TurnOutcome) -> None:
-    good = TurnOutcome.model_validate(
-        {
-            **dict(outcome),
-            "verification": reported(*(checked(command=command) for command in state.spec.checks)),
-            "judgement": SATISFIED,
-        }
+    good = outcome.but(
+        verification=reported(*(checked(command=command) for command in state.spec.checks)), judgement=SATISFIED
     )
     assert state_of(state, good) is State.ACHIEVED
 
@@ -267,7 +263,7 @@ def test_what_is_green_and_not_vetoed_is_achieved_whatever_the_limits(state: Goa
 def test_every_sequence_of_turns_ends_by_the_turn_limit(state: GoalState, sequence: list[TurnOutcome]) -> None:
     for number, outcome in enumerate(sequence, start=1):
         before = state
-        state = settled(state, TurnOutcome.model_validate({**dict(outcome), "turn": number}))
+        state = settled(state, outcome.but(turn=number))
         assert len(state.turns) == len(before.turns) + 1
         if state.status is not State.RUNNING:
             break

@@ -5,7 +5,7 @@ from values import JUDGE, checked, created, goal, judged, reported, snapshot, tu
 
 from goalrun.core.decide import decide
 from goalrun.core.feedback import MAX_FEEDBACK_CHARS, failing_checks, feedback
-from goalrun.core.model import Continue, Tamper, TurnOutcome, VerificationReport
+from goalrun.core.model import Continue, Tamper, VerificationReport
 
 GOES_ON = Continue(reason="red")
 
@@ -33,7 +33,7 @@ def test_passing_checks_are_not_mentioned() -> None:
 def test_edits_that_were_undone_are_named_and_do_not_hide_tampering_that_stays() -> None:
     undone = snapshot(protected_edits=(Tamper(path="tests/old.py", kind="deleted"),))
     outcome = turned(verification=reported(checked(), edits=["tests/forged.py"]))
-    text = feedback(TurnOutcome.model_validate({**dict(outcome), "snapshot": undone}), GOES_ON)
+    text = feedback(outcome.but(snapshot=undone), GOES_ON)
     assert "tests/old.py (deleted)" in text
     assert "were undone" in text
     assert "tests/forged.py (modified)" in text

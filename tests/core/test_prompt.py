@@ -69,9 +69,7 @@ def test_the_prompt_says_what_is_protected_and_what_becomes_of_edits() -> None:
 
 def test_the_prompt_says_what_remains_of_the_limits() -> None:
     spec = goal(max_turns=5, max_time=600, max_tokens=100, max_usd=2, turn_timeout=90)
-    state = GoalState.model_validate(
-        {**dict(created(spec)), "usage": Usage(total_tokens=40, usd=0.5, seconds=540)}
-    )  # fmt: skip
+    state = created(spec).but(usage=Usage(total_tokens=40, usd=0.5, seconds=540))
     limits = section(worker_prompt(state, "T"), "Limits").splitlines()
     assert limits == [
         "- turn 1 of 5",
@@ -85,9 +83,7 @@ def test_the_prompt_says_what_remains_of_the_limits() -> None:
 
 def test_the_worker_is_told_when_most_of_a_limit_is_spent() -> None:
     def told(**spent: float) -> bool:
-        state = GoalState.model_validate(
-            {**dict(created(goal(max_tokens=100, max_usd=2, max_time=600))), "usage": Usage.model_validate(spent)}
-        )
+        state = created(goal(max_tokens=100, max_usd=2, max_time=600)).but(usage=Usage.model_validate(spent))
         return "most of it is used up" in worker_prompt(state, "T")
 
     assert [told(total_tokens=79), told(total_tokens=80)] == [False, True]
@@ -97,7 +93,7 @@ def test_the_worker_is_told_when_most_of_a_limit_is_spent() -> None:
 
 
 def test_the_prompt_does_not_call_unknown_spend_a_number() -> None:
-    state = GoalState.model_validate({**dict(created(goal(max_tokens=100, max_usd=2))), "usage": Usage()})
+    state = created(goal(max_tokens=100, max_usd=2)).but(usage=Usage())
     prompt = worker_prompt(state, "T")
     assert "tokens remain" not in prompt
     assert "USD remain" not in prompt

@@ -18,7 +18,7 @@ from values import (
 )
 
 from goalrun.core.events import BaseVerified, Record, RunStarted, TurnStarted, WorkerFinished
-from goalrun.core.model import GoalState, Session, Tamper, TurnOutcome, TurnRecord, WorkerReport
+from goalrun.core.model import GoalState, Session, Tamper, TurnRecord, WorkerReport
 from goalrun.core.replay import apply
 from goalrun.core.result import head, turn, verification
 
@@ -125,8 +125,8 @@ def test_a_turn_has_the_promised_keys_and_types() -> None:
         verification=COUNTED, judgement=judged(reason="no", usage=spent(1)), usage=spent(10), seconds=1.23456
     )
     told = {"agent": "owl", "model": "m", "session": Session(id="s1"), "denials": ("Bash",)}
-    worker = WorkerReport(**{**dict(outcome.worker), **told})
-    outcome = TurnOutcome(**{**dict(outcome), "worker": worker})
+    worker = outcome.worker.but(**told)
+    outcome = outcome.but(worker=worker)
     shown = as_json(turn(TurnRecord(outcome=outcome, decision="continue", reason="red", feedback="told")))
     shaped(shown, TURN)
     assert shown["verification"]["checks"][0]["tests"] == {"passed": 1, "failed": 1, "skipped": 0}

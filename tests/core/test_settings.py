@@ -6,7 +6,6 @@ import pytest
 from support import write
 
 from goalrun.adapters.agents import READERS
-from goalrun.core.spec import Limits
 from goalrun.core.value import seconds
 from goalrun.errors import SettingsError
 from goalrun.settings import (
@@ -56,7 +55,6 @@ def complaint(workspace: Path, toml: str) -> str:
 def test_the_shipped_defaults_are_those_of_the_code() -> None:
     data = tomllib.loads(shipped("defaults.toml").read_text("utf-8"))
     assert Settings.model_validate(data) == Settings()
-    assert Settings().limits.limits() == Limits()
 
     def leaves(value: dict[str, Any], at: str = "") -> set[str]:
         return {

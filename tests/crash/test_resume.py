@@ -38,7 +38,7 @@ def test_a_resume_ends_what_the_journal_names_and_nobody_who_has_its_pid_now(
     place.make()
     assert place.run(*START, *OPEN, plan={"at": ["journal process_started durable", 2]}).died
     (folder,) = place.goals()
-    named = ProcessIdentity.model_validate({**dict(stranger), **changed})
+    named = stranger.but(**changed)
     journal = SqliteJournal(folder / JOURNAL, SystemClock(lambda: None))
     journal.append(ProcessStarted(role="worker", process=named), replay(folder / JOURNAL))
     journal.close()

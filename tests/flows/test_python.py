@@ -268,7 +268,7 @@ def main():
 )
 def test_a_hostile_function_cannot_hang_or_crash_goalrun(flows: Flows, attack: str) -> None:
     code = f"""from goalrun import agent
-from goalrun.api import Here
+from goalrun.api.calls import Here
 def main():
     sock = Here.line._socket
     {attack}

@@ -98,7 +98,6 @@ def check_settings(data: bytes) -> None:
         assert str(failure).strip()
         assert len(str(failure).splitlines()) == 1, str(failure)
         return
-    loaded.settings.limits.limits()
     settings.agents(loaded.settings)
     loaded.settings.model_dump_json()
 

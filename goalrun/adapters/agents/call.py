@@ -39,10 +39,6 @@ VERDICT_SCHEMA: dict[str, Any] = {
 """What a judge has to answer; every key is required, because some providers refuse optional ones."""
 
 
-PLAIN_COMMAND = "command"
-"""The name of an agent that is just a command line."""
-
-
 class Means(NamedTuple):
     """What every command of a goal's agents is run with.
 
@@ -204,5 +200,5 @@ def spent(agent: AgentSpec, said: Said, before: Session | None) -> tuple[Usage |
     if usage is not None and usage.usd is None:
         model = said.model or agent.model
         price = 0.0 if usage.total_tokens == 0 else usd(model, usage, cached) if model else None
-        usage = Usage(**{**dict(usage), "usd": price})
+        usage = usage.but(usd=price)
     return usage, session

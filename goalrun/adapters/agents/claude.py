@@ -6,13 +6,13 @@ amp and cursor-agent are from their documentation.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from goalrun.adapters.agents.said import Failure, Json, Output, Said, amount_at, at, count_at, last, text_at, tokens
 from goalrun.adapters.agents.status import by_status
 from goalrun.core.evidence import one_line
-from goalrun.core.model import Number, Usage
+from goalrun.core.model import Usage, total
 
 _TAIL = 4_000
 """Characters of standard error that a message is made of, at most."""
@@ -29,14 +29,14 @@ def read_claude(output: Output) -> Said:
     spent = at(result, "model_usage_since_last_result")
     if isinstance(spent, Mapping):
         each = list(spent.values())
-        inputs = [_sum(count_at(model, key) for model in each) for key in _MODEL_INPUTS]
-        given = _sum(count_at(model, "outputTokens") for model in each)
-        usd = _sum(amount_at(model, "costUSD") for model in each)
+        inputs = [total(count_at(model, key) for model in each) for key in _MODEL_INPUTS]
+        given = total(count_at(model, "outputTokens") for model in each)
+        usd = total(amount_at(model, "costUSD") for model in each)
     else:
         # Before there was that key, and where it is left out, the rest is of this run alone.
         inputs = [count_at(result, "usage", key) for key in _INPUTS]
         given, usd = count_at(result, "usage", "output_tokens"), amount_at(result, "total_cost_usd")
-    usage = _priced(_sum(inputs), given, usd)
+    usage = _priced(total(inputs), given, usd)
     return _read(output)._replace(usage=usage, cached=inputs[0] or 0, failure=_claude_failure(output, result))
 
 
@@ -64,7 +64,7 @@ def read_amp(output: Output) -> Said:
     usages = {text_at(a, "message", "id") or n: at(a, "message", "usage") for n, a in enumerate(_answers(output))}
     known = list(usages.values()) if complete and usages else [None]
     taken, given, cached = (
-        _sum(count_at(usage, key) for usage in known) for key in ("input_tokens", "output_tokens", _INPUTS[0])
+        total(count_at(usage, key) for usage in known) for key in ("input_tokens", "output_tokens", _INPUTS[0])
     )
     if failure is not None and result is None and _complains(output, "Error: Couldn't connect to the Amp server"):
         failure = failure._replace(kind="unreachable")
@@ -107,12 +107,6 @@ def _answers(output: Output) -> list[Json]:
 def _text(answer: Json | None) -> str:
     parts = at(answer, "message", "content")
     return "\n".join(filter(None, (text_at(part, "text") for part in parts))) if isinstance(parts, list) else ""
-
-
-def _sum(numbers: Iterable[Number | None]) -> Number | None:
-    known = list(numbers)
-    there = [number for number in known if number is not None]
-    return sum(there) if len(there) == len(known) else None
 
 
 def _priced(taken: int | None, given: int | None, usd: float | None) -> Usage | None:

@@ -14,12 +14,12 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from goalrun.adapters.agents.said import MOST, Failure, Output, Said, at, tokens
 from goalrun.core.evidence import one_line
 from goalrun.core.model import Usage
+from goalrun.errors import meant
 
 COUNTS = ("input_tokens", "output_tokens", "total_tokens", "usd")
 FLAGS = ("limited", "failed")
@@ -53,10 +53,8 @@ def bad_find(find: Mapping[str, str]) -> str:
     """Why a description is malformed; "" if it is fine."""
     for key, where in find.items():
         if key not in KEYS:
-            near = get_close_matches(key, KEYS, 1)
-            return f"find.{key} is not known" + (
-                f"; did you mean {near[0]}?" if near else f"; known: {', '.join(KEYS)}"
-            )
+            otherwise = f"known: {', '.join(KEYS)}"
+            return f"find.{key} is not known; {meant(key, KEYS, otherwise)}"
         if reason := _bad_path(key, where) if _LOOKS_LIKE_PATH.match(where) else _bad_pattern(where):
             return f"find.{key}: {reason}"
     return ""

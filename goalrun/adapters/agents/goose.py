@@ -3,7 +3,7 @@
 Sources: aaif-goose/goose, pull requests 6228 (the events) and 8870 (the tokens).
 """
 
-from goalrun.adapters.agents.said import Failure, Json, Output, Said, at, count_at, text_at, tokens
+from goalrun.adapters.agents.said import Failure, Json, Output, Said, at, count_at, last, text_at, tokens
 from goalrun.core.evidence import one_line
 
 _TAIL = 4_000
@@ -11,8 +11,8 @@ _TAIL = 4_000
 
 def read_goose(output: Output) -> Said:
     """What a run says; the stream does not name its session. A failure has no kind: its words are free text."""
-    end = next((event for event in reversed(output.events) if event.get("type") == "complete"), None)
-    model = next((event for event in reversed(output.events) if event.get("type") == "model_change"), None)
+    end = last(output, "complete")
+    model = last(output, "model_change")
     taken, given = count_at(end, "input_tokens"), count_at(end, "output_tokens")
     # A total alone is of the last call only: so it was before there were the other two.
     known = taken is not None and given is not None
@@ -44,7 +44,7 @@ def _text(output: Output) -> str:
 
 
 def _failure(output: Output, end: Json | None) -> Failure | None:
-    error = next((event for event in reversed(output.events) if event.get("type") == "error"), None)
+    error = last(output, "error")
     if error is not None:
         return Failure("failed", one_line(text_at(error, "error")[:_TAIL], 500) or "goose reports an error")
     if end is None:

@@ -3,22 +3,19 @@
 A program is found in the user's own command. Its report goes to a file outside the tree; the tree is not changed.
 """
 
-import re
 import secrets
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from goalrun.adapters.reports.cargo import Cargo
-from goalrun.adapters.reports.found import Found, Runner
+from goalrun.adapters.reports.found import Found, Runner, front_of, plain_words
 from goalrun.adapters.reports.golang import Go
 from goalrun.adapters.reports.javascript import Jest, Mocha, NodeTest, NpmTest, Vitest
 from goalrun.adapters.reports.pytest import Pytest
 from goalrun.adapters.reports.unittest import Unittest
 
 RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Cargo(), Go(), NodeTest(), Jest(), Vitest(), Mocha(), NpmTest())
-_COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
-_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
 
 class Report(NamedTuple):
@@ -49,10 +46,8 @@ def prepare(command: str, start: Path, folder: Path, seen: Path) -> Report:
     """
     token = secrets.token_hex(8)
     report = folder / token
-    words = _plain_words(command)
-    assignments = 0
-    while words and assignments < len(words) and _ASSIGNMENT.fullmatch(words[assignments]):
-        assignments += 1
+    words = plain_words(command)
+    assignments = front_of(words)
     for runner in RUNNERS if words[assignments:] else ():
         changed = runner.prepare(words[assignments:], start, seen / token)
         if changed is not None:
@@ -62,17 +57,6 @@ def prepare(command: str, start: Path, folder: Path, seen: Path) -> Report:
             ]
             return Report(" ".join([*variables, shlex.join(changed)]), report, runner)
     return Report(command, report, None)
-
-
-def _plain_words(command: str) -> list[str]:
-    """The words of a single simple command; none where it has shell syntax that words cannot carry."""
-    quoteless = re.sub(r"'[^']*'|\"[^\"$`\\]*\"", "", command)
-    if _COMPOUND.search(quoteless):
-        return []
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return []
 
 
 __all__ = ["Found", "Report", "Runner", "prepare"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole
+from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole, turned, unequal
 
 CUT = re.compile(r"\[\.\.\. \d+ bytes left out \.\.\.\]")
 """What stands in a captured output for its middle where it was too long: then nothing is known of the rest either."""
@@ -77,11 +77,8 @@ class Cargo:
 
         Named after a test that ran, so that a command which selects some tests by name selects this one too.
         """
-        number = int(token, 36)
-        numbers = {"left": number % 97, "right": number % 97 + 1}
         tests = sorted(test for test in found.outcomes if re.fullmatch(r"[^#]+?\.rs(::\w+)+( - .*)?", test))
-        turned = tests[number % len(tests) :] + tests[: number % len(tests)] if tests else []
-        for test in sorted(turned, key=lambda test: (not test.startswith("tests/"), test.count("::"))):
+        for test in sorted(turned(tests, token), key=lambda test: (not test.startswith("tests/"), test.count("::"))):
             binary, *modules, name = test.partition(" - ")[0].split("::")
             path = _source(binary, start)
             if path is None:
@@ -90,7 +87,7 @@ class Cargo:
             module = f"{modules[0] if modules else 'tests'}_{token}"
             name = name if unit else f"{name}_{token}"
             with path.open("a", encoding="utf-8") as file:
-                file.write((UNIT if unit else INTEGRATION).format(module=module, test=name, **numbers))
+                file.write((UNIT if unit else INTEGRATION).format(module=module, test=name, **unequal(token)))
             return f"{binary}::{module}::{name}" if unit else f"{binary}::{name}"
         return None
 

@@ -1,14 +1,19 @@
-"""What a report says, whatever program wrote it, and what goalrun asks of a test program."""
+"""What a report says, whatever program wrote it, what goalrun asks of a test program, and words of commands."""
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from goalrun.core.evidence import one_line
 from goalrun.core.model import TestCounts
 
 MAX_REPORT_BYTES = 64 << 20
 MAX_FAILING = 200
+_COMPOUND = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
+_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
+T = TypeVar("T")
 Outcome = Literal["passed", "failed", "skipped"]
 _WORST: tuple[Outcome, ...] = ("passed", "skipped", "failed")
 
@@ -86,3 +91,32 @@ def read_whole(path: Path) -> bytes | None:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_REPORT_BYTES:
         return None
     return path.read_bytes()
+
+
+def plain_words(command: str) -> list[str]:
+    """The words of a single simple command; none where it has shell syntax that words cannot carry."""
+    quoteless = re.sub(r"'[^']*'|\"[^\"$`\\]*\"", "", command)
+    if _COMPOUND.search(quoteless):
+        return []
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def front_of(words: Sequence[str], *launchers: str) -> int:
+    """How many words in front of a command only set variables, or are ``launchers`` of what does."""
+    command = (n for n, word in enumerate(words) if word not in launchers and not _ASSIGNMENT.fullmatch(word))
+    return next(command, len(words))
+
+
+def turned(tests: Sequence[T], token: str) -> list[T]:
+    """All of them, beginning with one that a token chooses."""
+    first = int(token, 36) % len(tests) if tests else 0
+    return [*tests[first:], *tests[:first]]
+
+
+def unequal(token: str) -> dict[str, int]:
+    """Two numbers that a canary compares: ``left`` and ``right``."""
+    number = int(token, 36) % 97
+    return {"left": number, "right": number + 1}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from goalrun.adapters.reports.cargo import CUT
-from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole
+from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole, turned, unequal
 
 CANARY = '\n\nfunc {name}(t *{testing}T) {{\n\tt.Fatal("{left} != {right}")\n}}\n'
 _ENDS: dict[str, Outcome] = {"pass": "passed", "bench": "passed", "fail": "failed", "skip": "skipped"}
@@ -61,19 +61,16 @@ class Go:
         Named after that test, so that a command which selects some tests by name selects this one too. Best is a test
         that passed: none after it is lost to a panic.
         """
-        number = int(token, 36)
         tests = sorted(test for test in found.outcomes if "/" not in _name(test))
         passed = [test for test in tests if found.outcomes[test] == "passed"]
-        turn = number % len(passed) if passed else 0
         others = [test for test in tests if found.outcomes[test] != "passed"]
         modules = _modules(start)
-        for test in [*passed[turn:], *passed[:turn], *others]:
+        for test in [*turned(passed, token), *others]:
             package = test.partition("::")[0]
             for path, name, testing in _defining(package, _name(test), start, modules):
                 canary = f"{name}_{token}"
-                numbers = {"left": number % 97, "right": number % 97 + 1}
                 with path.open("a", encoding="utf-8") as file:
-                    file.write(CANARY.format(name=canary, testing=testing, **numbers))
+                    file.write(CANARY.format(name=canary, testing=testing, **unequal(token)))
                 return f"{package}::{canary}"
         return None
 

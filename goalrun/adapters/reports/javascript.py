@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters.reports.found import Found, read_whole
+from goalrun.adapters.reports.found import Found, front_of, plain_words, read_whole, turned, unequal
 from goalrun.adapters.reports.javascript_report import (
     MOCHA_REPORTER,
     NODE_REPORTER,
@@ -35,8 +35,6 @@ _NO_JEST = frozenset({
 })  # fmt: skip
 _NO_VITEST = re.compile(r"-w|--(output-?file|merge-?reports|ui$|standalone|clear-?cache)", re.IGNORECASE)
 _NO_MOCHA = re.compile(r"-[ow]|--(reporter-?option|list-|dry-?run)", re.IGNORECASE)
-_SHELL = re.compile(r"[;&|<>$`(){}\n\\#*?\[\]~!]")
-_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
 
 class _Program:
@@ -70,12 +68,10 @@ class _Program:
 
     def plant(self, start: Path, found: Found, token: str) -> str | None:
         """A failing test at the end of a test file that ran, chosen by the token; see ``found.Runner``."""
-        number = int(token, 36)
         title = f"handles {token}"
-        code = self.code.format(title=json.dumps(title), token=token, left=number % 97, right=number % 97 + 1)
+        code = self.code.format(title=json.dumps(title), token=token, **unequal(token))
         files = sorted({test.split("::")[0] for test in found.outcomes if "::" in test})
-        for offset in range(len(files)):
-            file = files[(number + offset) % len(files)]
+        for file in turned(files, token):
             if _is_script(file, start):
                 with (start / file).open("a", encoding="utf-8") as opened:
                     opened.write(f"\n\n{code}\n")
@@ -238,15 +234,11 @@ def _script(words: Sequence[str], start: Path) -> _Script | None:
     arguments = _handed_on(words)
     scripts = _scripts(start / "package.json")
     text = scripts.get("test")
-    if arguments is None or not isinstance(text, str) or _SHELL.search(re.sub(r"'[^']*'|\"[^\"$`\\]*\"", "", text)):
+    script = plain_words(text) if isinstance(text, str) else []
+    if arguments is None or not script:
         return None
-    try:
-        parts = [*shlex.split(text), *arguments]
-    except ValueError:
-        return None
-    size = 0
-    while size < len(parts) and (parts[size] == "cross-env" or _ASSIGNMENT.fullmatch(parts[size])):
-        size += 1
+    parts = [*script, *arguments]
+    size = front_of(parts, "cross-env")
     front, command = parts[:size], parts[size:]
     for program in _PROGRAMS if command else ():
         if program.flags(command, Path("report")) is not None:

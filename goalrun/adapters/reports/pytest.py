@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from goalrun.adapters.reports.found import Found, read_whole
+from goalrun.adapters.reports.found import Found, read_whole, turned, unequal
 from goalrun.adapters.reports.junit import read_junit
 
 CANARY = "\n\ndef test_{name}() -> None:\n    assert {left} == {right}\n"
@@ -37,13 +37,11 @@ class Pytest:
     def plant(self, start: Path, found: Found, token: str) -> str | None:
         """A failing function at the end of a test file that ran, chosen by the token; see ``found.Runner``."""
         modules = sorted({test.split("::")[0] for test in found.outcomes if "::" in test})
-        for offset in range(len(modules)):
-            module = modules[(int(token, 36) + offset) % len(modules)]
+        for module in turned(modules, token):
             path = _file_of(module, start)
             if path is not None:
-                numbers = {"left": int(token, 36) % 97, "right": int(token, 36) % 97 + 1}
                 with path.open("a", encoding="utf-8") as file:
-                    file.write(CANARY.format(name=token, **numbers))
+                    file.write(CANARY.format(name=token, **unequal(token)))
                 return f"{_module_of(path, module)}::test_{token}"
         return None
 

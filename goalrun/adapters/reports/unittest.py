@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole
+from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole, turned, unequal
 from goalrun.adapters.reports.pytest import runs_module
 
 METHOD = "\n\n{group}.{test} = lambda self: self.assertEqual({left}, {right})\n"
@@ -65,26 +65,24 @@ class Unittest:
 
         Named after a test that ran, so that a command which selects some tests by name selects this one too.
         """
-        number = int(token, 36)
         tests = sorted(test for test, outcome in found.outcomes.items() if outcome == "passed" and _METHOD.search(test))
         # With a base on which nothing passes, those that fail have to do.
         tests = tests or sorted(test for test in found.outcomes if _METHOD.search(test))
-        turned = tests[number % len(tests) :] + tests[: number % len(tests)] if tests else []
         beside: tuple[str, _Home] | None = None
-        for test in turned[:_TRIED]:
+        for test in turned(tests, token)[:_TRIED]:
             home = _home(test, start)
             if home is not None and home.group:
-                return _append(METHOD, home, home.group, f"{test.rpartition('.')[2]}_{token}", number)
+                return _append(METHOD, home, home.group, f"{test.rpartition('.')[2]}_{token}", token)
             beside = beside or (home and (test, home))
         if beside is None:
             return None
         test, home = beside
-        return _append(CLASS, home, f"Test{token.capitalize()}", f"{test.rpartition('.')[2]}_{token}", number)
+        return _append(CLASS, home, f"Test{token.capitalize()}", f"{test.rpartition('.')[2]}_{token}", token)
 
 
-def _append(template: str, home: _Home, group: str, test: str, number: int) -> str:
+def _append(template: str, home: _Home, group: str, test: str, token: str) -> str:
     with home.path.open("a", encoding="utf-8") as file:
-        file.write(template.format(group=group, test=test, left=number % 97, right=number % 97 + 1))
+        file.write(template.format(group=group, test=test, **unequal(token)))
     return f"{home.module}.{group}.{test}"
 
 

@@ -16,7 +16,7 @@ from goalrun.adapters import process
 from goalrun.adapters.deps import Frozen
 from goalrun.adapters.sandbox.bwrap import BwrapSandbox, bwrap
 from goalrun.adapters.sandbox.landlock import LandlockSandbox
-from goalrun.adapters.sandbox.place import Place, Sandbox
+from goalrun.adapters.sandbox.place import Place, Sandbox, Surroundings
 from goalrun.adapters.sandbox.plain import ProcessSandbox
 from goalrun.adapters.sandbox.seatbelt import PROGRAM as SEATBELT
 from goalrun.adapters.sandbox.seatbelt import SeatbeltSandbox
@@ -24,9 +24,14 @@ from goalrun.adapters.sandbox.visible import compilers, named_tools
 from goalrun.core.spec import GoalSpec
 from goalrun.errors import EnvironmentFailure, SpecError
 
-__all__ = ["Place", "ProcessSandbox", "Sandbox", "choose", "probe", "strongest"]
+__all__ = ["Place", "ProcessSandbox", "Sandbox", "Surroundings", "choose", "probe", "strongest"]
 PROBE_SECONDS = 20.0
-LEVELS = ("bwrap", "seatbelt", "landlock", "process")
+LEVELS: Mapping[str, Callable[[Surroundings], Sandbox]] = {
+    "bwrap": BwrapSandbox,
+    "seatbelt": SeatbeltSandbox,
+    "landlock": LandlockSandbox,
+    "process": ProcessSandbox,
+}
 """The strongest first."""
 ENOUGH = frozenset({"bwrap", "seatbelt"})
 """What ``--require-sandbox`` is satisfied with."""
@@ -54,29 +59,8 @@ def choose(spec: GoalSpec, home: Path, frozen: Sequence[Frozen] = ()) -> Sandbox
     if reason := probe(level):
         raise SpecError(f"sandbox level {level} cannot be had: {reason}", hint="goalrun doctor says more")
     tools = [*named_tools([*spec.checks, asked.prepare or ""]), *compilers()]
-    workspace = Path(spec.workspace)
-    return _sandbox(level, workspace, asked.path, tools, frozen, (home,), network=asked.network)
-
-
-def _sandbox(
-    level: str,
-    workspace: Path,
-    path: str,
-    tools: Sequence[str],
-    frozen: Sequence[Frozen],
-    hidden: Sequence[Path],
-    *,
-    network: bool,
-) -> Sandbox:
-    match level:
-        case "bwrap":
-            return BwrapSandbox(workspace, path, tools, frozen, hidden, network=network)
-        case "seatbelt":
-            return SeatbeltSandbox(workspace, path, tools, frozen, hidden, network=network)
-        case "landlock":
-            return LandlockSandbox(workspace, path, tools, frozen, hidden)
-        case _:
-            return ProcessSandbox(workspace, path, frozen)
+    around = Surroundings(Path(spec.workspace), asked.path, tools, frozen, (home,), asked.network)
+    return LEVELS[level](around)
 
 
 @cache
@@ -117,7 +101,7 @@ def _tried(level: str, scratch: Path) -> str:
         folder.mkdir()
     (hidden / "secret").write_text("hidden", encoding="ascii")
     place = Place(*folders)
-    sandbox = _sandbox(level, place.top, "", (), (), (hidden,), network=False)
+    sandbox = LEVELS[level](Surroundings(place.top, "", hidden=(hidden,)))
     bash = shutil.which("bash", path="/usr/local/bin:/usr/bin:/bin") or "/bin/bash"
     environment: Mapping[str, str] = {"HIDDEN": str(hidden), "PATH": "/usr/bin:/bin"}
     wrapped = sandbox.wrap((bash, "-c", TRIAL), place, place.top, environment)

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.deps import CACHES_INSIDE, Frozen
+from goalrun.adapters.deps import CACHES_INSIDE
 from goalrun.adapters.identity import GOAL_VARIABLE
-from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.adapters.sandbox.place import Place, Surroundings, Wrapped
 from goalrun.adapters.sandbox.visible import SYSTEM, in_system, programs
 
 PLACES = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap", "/run/current-system/sw/bin/bwrap")
@@ -22,34 +22,17 @@ class BwrapSandbox:
 
     A check sees the system and the tools on its PATH read-only, an empty HOME and TMPDIR, and the snapshot at the
     workspace's own path, so that absolute paths and editable installs mean the snapshot. It does not see the user's
-    home, the state folder, other processes, or any network but loopback.
-
-    Args:
-        workspace: where the snapshot is shown.
-        path: the PATH of checks; the tools on it are made visible.
-        tools: folders of other programs that checks use.
-        frozen: dependencies, shown read-only at their own path.
-        hidden: folders that are never made visible, nor any folder above them.
-        network: let checks use the machine's network.
+    home, the state folder, other processes, or any network but loopback. Dependencies are read-only at their own path.
     """
 
     level = "bwrap"
 
-    def __init__(
-        self,
-        workspace: Path,
-        path: str,
-        tools: Sequence[str] = (),
-        frozen: Sequence[Frozen] = (),
-        hidden: Sequence[Path] = (),
-        *,
-        network: bool = False,
-    ) -> None:
-        self._workspace = workspace
-        self.path = path
-        self._tools = programs(path, tools, frozen, (*hidden, workspace))
-        self._frozen = frozen
-        self._network = network
+    def __init__(self, around: Surroundings) -> None:
+        self._workspace = around.workspace
+        self.path = around.path
+        self._tools = programs(around)
+        self._frozen = around.frozen
+        self._network = around.network
 
     def furnish(self, place: Place) -> None:
         """Nothing: dependencies are mounted."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.deps import Frozen
-from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.adapters.sandbox.place import Place, Surroundings, Wrapped
 from goalrun.adapters.sandbox.plain import ProcessSandbox
 from goalrun.adapters.sandbox.visible import SYSTEM, programs
 
@@ -22,28 +21,14 @@ class LandlockSandbox(ProcessSandbox):
 
     It does not see the user's home or the state folder, and on newer kernels signals nobody outside. It shares the
     machine's processes, paths and network: no path parity, no network isolation.
-
-    Args:
-        workspace: whose dependencies are frozen.
-        path: the PATH of checks.
-        tools: folders of other programs that checks use.
-        frozen: dependencies, to which links are made.
-        hidden: folders that are never made readable, nor any folder above them.
     """
 
     level = "landlock"
 
-    def __init__(
-        self,
-        workspace: Path,
-        path: str,
-        tools: Sequence[str] = (),
-        frozen: Sequence[Frozen] = (),
-        hidden: Sequence[Path] = (),
-    ) -> None:
-        super().__init__(workspace, path, frozen)
-        kept = (folder for each in frozen for folder in (each.copy, each.stand_in))
-        self._readable = (*READ, *map(str, programs(path, tools, frozen, (*hidden, workspace))), *map(str, kept))
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        kept = (folder for each in around.frozen for folder in (each.copy, each.stand_in))
+        self._readable = (*READ, *map(str, programs(around)), *map(str, kept))
 
     def wrap(self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]) -> Wrapped:
         """Start the command through a launcher that restricts itself first, and says so."""

@@ -4,6 +4,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from goalrun.adapters.deps import Frozen
+
+
+class Surroundings(NamedTuple):
+    """What checks get of the machine, beside the folders of one verification.
+
+    Attributes:
+        workspace: whose place the snapshot takes.
+        path: the PATH of checks.
+        tools: folders of other programs that checks use.
+        frozen: dependencies of the workspace.
+        hidden: folders that are never made visible, nor any folder above them.
+        network: let checks use the machine's network.
+    """
+
+    workspace: Path
+    path: str
+    tools: Sequence[str] = ()
+    frozen: Sequence[Frozen] = ()
+    hidden: Sequence[Path] = ()
+    network: bool = False
+
 
 class Place(NamedTuple):
     """Folders of one verification, as the machine sees them.

@@ -4,26 +4,23 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from goalrun.adapters.deps import Frozen, editable, path_inside
-from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.adapters.deps import editable, path_inside
+from goalrun.adapters.sandbox.place import Place, Surroundings, Wrapped
 from goalrun.errors import EnvironmentFailure
 
 
 class ProcessSandbox:
     """No kernel isolation: own session, environment and folders, nothing left alive afterwards.
 
-    Args:
-        workspace: whose dependencies are frozen.
-        path: the PATH of checks.
-        frozen: dependencies, to which links are made.
+    Dependencies are links to what is frozen of them.
     """
 
     level = "process"
 
-    def __init__(self, workspace: Path, path: str, frozen: Sequence[Frozen] = ()) -> None:
-        self._workspace = workspace
-        self._frozen = frozen
-        self.path = path_inside(path, frozen)
+    def __init__(self, around: Surroundings) -> None:
+        self._workspace = around.workspace
+        self._frozen = around.frozen
+        self.path = path_inside(around.path, around.frozen)
 
     def furnish(self, place: Place) -> None:
         """Links to the frozen dependencies, where the snapshot has nothing."""

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from goalrun.adapters import process
-from goalrun.adapters.deps import Frozen
-from goalrun.adapters.sandbox.place import Place, Wrapped
+from goalrun.adapters.sandbox.place import Place, Surroundings, Wrapped
 from goalrun.adapters.sandbox.plain import ProcessSandbox
 from goalrun.adapters.sandbox.visible import programs
 
@@ -21,34 +20,19 @@ NO_NETWORK = """(deny network*)
 
 
 class SeatbeltSandbox(ProcessSandbox):
-    """Seatbelt: a check writes only into its own folders, reads nothing hidden, and reaches loopback alone.
+    """Seatbelt: a check writes only into its own folders, and reaches loopback alone.
 
-    Args:
-        workspace: whose dependencies are frozen.
-        path: the PATH of checks.
-        tools: folders of other programs that checks use.
-        frozen: dependencies, to which links are made.
-        hidden: folders that cannot be read, but for what checks need below them.
-        network: let checks use the machine's network.
+    What is hidden, the workspace and the user's home cannot be read, but for what checks need below them.
     """
 
     level = "seatbelt"
 
-    def __init__(
-        self,
-        workspace: Path,
-        path: str,
-        tools: Sequence[str] = (),
-        frozen: Sequence[Frozen] = (),
-        hidden: Sequence[Path] = (),
-        *,
-        network: bool = False,
-    ) -> None:
-        super().__init__(workspace, path, frozen)
-        self._hidden = (*hidden, workspace, Path.home())
-        kept = [folder for each in frozen for folder in (each.copy, each.stand_in)]
-        self._readable = (*programs(path, tools, frozen, (*hidden, workspace)), *kept)
-        self._network = network
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._hidden = (*around.hidden, around.workspace, Path.home())
+        kept = [folder for each in around.frozen for folder in (each.copy, each.stand_in)]
+        self._readable = (*programs(around), *kept)
+        self._network = around.network
 
     def wrap(self, argv: Sequence[str], place: Place, cwd: Path, env: Mapping[str, str]) -> Wrapped:
         """Start the command through sandbox-exec; later rules of a profile outrank earlier ones."""

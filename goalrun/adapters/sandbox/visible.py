@@ -6,23 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from goalrun.adapters.deps import Frozen
+from goalrun.adapters.sandbox.place import Surroundings
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/gnu")
 MAX_LINKS = 400
 
 
-def programs(path: str, tools: Sequence[str], frozen: Sequence[Frozen], hidden: Sequence[Path]) -> tuple[Path, ...]:
-    """All folders beside the system's that checks run programs from.
-
-    Args:
-        path: the PATH of checks.
-        tools: folders of other programs.
-        frozen: dependencies: what an environment was made from has to be visible too.
-        hidden: never made visible, nor any folder above them.
-    """
-    seen = os.pathsep.join((path, *tools, *(str(each.copy / "bin") for each in frozen)))
-    return tuple(tool_folders(seen, hidden))
+def programs(around: Surroundings) -> tuple[Path, ...]:
+    """All folders beside the system's that checks run programs from, with what their environments were made from."""
+    seen = os.pathsep.join((around.path, *around.tools, *(str(each.copy / "bin") for each in around.frozen)))
+    return tuple(tool_folders(seen, (*around.hidden, around.workspace)))
 
 
 def tool_folders(path: str, hidden: Sequence[Path]) -> list[Path]:

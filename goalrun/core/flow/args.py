@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from goalrun.core.flow.model import Arg
 from goalrun.core.value import Json
-from goalrun.errors import SpecError
+from goalrun.errors import SpecError, meant
 
 _PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
@@ -143,7 +143,4 @@ def _near(name: str, declared: Mapping[str, Arg]) -> list[str]:
 
 
 def _known(name: str, declared: Mapping[str, Arg]) -> str:
-    near = _near(name, declared)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known: {', '.join(declared)}" if declared else "it takes none"
+    return meant(name, declared, f"known: {', '.join(declared)}" if declared else "it takes none", cutoff=0.75)

@@ -1,5 +1,6 @@
 """What a flow is: steps, how they hang together, and what becomes of each."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -10,6 +11,8 @@ from goalrun.core.value import Json, JsonObject, Pause, Seconds, Text, Value
 MAX_STEPS = 1_000
 MAX_PROMPT_CHARS = 5_000_000
 STEP_ID = r"[A-Za-z0-9_-]{1,64}"
+FLOW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+"""What a flow that has a file can be called."""
 KINDS = ("prompt", "run", "flow", "python", "ask", "member")
 """Keys of which a step has exactly one: what it does."""
 

@@ -72,4 +72,4 @@ def ending(flow: Flow, final: Step, settled: Mapping[str, Result]) -> Result:
 def with_finally(result: Result, ended: Mapping[str, Result]) -> Result:
     """What becomes of a flow after the steps that run finally: the same, and what of them is not done is told."""
     bad = [f"finally, {name} {_became(each)}: {each.reason}" for name, each in ended.items() if not each.ok]
-    return Result(**{**dict(result), "reason": "; ".join(filter(None, (result.reason, *bad)))})
+    return result.but(reason="; ".join(filter(None, (result.reason, *bad))))

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -15,7 +14,7 @@ from goalrun.core.flow.model import MAX_PROMPT_CHARS, Flow, Step
 from goalrun.core.flow.plan import Where, edges, refs, roots, shell_texts, texts
 from goalrun.core.flow.refs import PLACEHOLDER, ROOTS, Ref, find, shown
 from goalrun.core.flow.when import WhenError, parse
-from goalrun.errors import GoalrunError, SpecError
+from goalrun.errors import GoalrunError, SpecError, meant
 
 STEP_FIELDS = ("output", "json", "diff", "status", "reason")
 """What ``{steps.ID.…}`` can be about; below ``json`` come its fields."""
@@ -329,9 +328,8 @@ def _meaning(step: Step) -> Iterator[Problem]:
 
 def _unknown(where: Where, noun: str, name: str, known: Iterable[str]) -> Iterator[Problem]:
     names = sorted(known)
-    near = get_close_matches(name, names, 1)
     listed = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
-    hint = f"did you mean {near[0]}?" if near else (f"known: {listed}" if names else "there is none")
+    hint = meant(name, names, f"known: {listed}" if names else "there is none")
     yield Problem(where, f"unknown {noun} {name!r}", hint)
 
 
