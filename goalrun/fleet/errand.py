@@ -20,7 +20,7 @@ from goalrun.adapters.views import JOURNAL, RUN_LOCK
 from goalrun.core.events import GoalCreated, Record
 from goalrun.core.evidence import one_line
 from goalrun.core.model import GoalState, State
-from goalrun.core.spec import GoalSpec, VerificationSpec
+from goalrun.core.spec import GoalSpec
 from goalrun.errors import EnvironmentFailure, GitFailed, GoalrunError, Interrupted, UnknownGoal, UserError
 from goalrun.fleet import clones, goals, objects
 from goalrun.fleet.child import ORDER
@@ -316,5 +316,5 @@ def tidy(home: Home, db: Connection, running: Container[str]) -> None:
 def _moved(spec: GoalSpec, place: Path, session: Session) -> GoalSpec:
     """A goal as another machine runs it: its workspace is elsewhere, and so are the programs of its checks."""
     path, _ = path_for_checks(session.environment.get("PATH", ""), place, spec.verification.deps)
-    verification = VerificationSpec(**{**dict(spec.verification), "path": path})
+    verification = spec.verification.but(path=path)
     return spec.but(workspace=str(place), verification=verification)
