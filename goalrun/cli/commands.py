@@ -60,10 +60,7 @@ def start(
             autocompletion=completion.among("compete", "synthesize"),
         ),
     ] = None,
-    worker_cmd: Annotated[
-        str | None,
-        typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
-    ] = None,
+    worker_cmd: options.WorkerCmd = None,
     check: options.Checks = None,
     hidden_check: Annotated[
         list[str] | None,

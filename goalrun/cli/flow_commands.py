@@ -38,6 +38,7 @@ def run(
             autocompletion=completion.workers,
         ),
     ] = None,
+    worker_cmd: options.WorkerCmd = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
     max_time: options.MaxTime = None,
@@ -52,8 +53,9 @@ def run(
     from goalrun.cli import running, wrapping
 
     flags = running.flags(
-        worker=worker, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
-    )
+        worker=worker, worker_cmd=worker_cmd, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time,
+        turn_timeout=turn_timeout,
+    )  # fmt: skip
     loud = commands.loudness(quiet=quiet, verbose=verbose)
     asked = running.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
     return wrapping.run_flow(name, tuple(words or ()), asked)
@@ -130,7 +132,7 @@ def _with_options_of_start() -> None:
     rest = [
         each.replace(kind=own.KEYWORD_ONLY)
         for name, each in inspect.signature(commands.start).parameters.items()
-        if name not in {"objective", "worker_cmd", "strategy"}
+        if name not in {"objective", "strategy"}
     ]
     signature = inspect.Signature([*first, *rest], return_annotation=int)
     wrap.__signature__ = signature  # type: ignore[attr-defined]

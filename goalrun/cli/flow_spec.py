@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from goalrun.adapters.agents.call import shell_command
+from goalrun.adapters.agents.call import PLAIN_COMMAND, shell_command
 from goalrun.cli.flows import proven
 from goalrun.cli.spec import worker_agent, worker_chain, worker_of
 from goalrun.core.flow.args import complete, read_args
@@ -200,7 +200,9 @@ def _steps(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[Step]:
 
 def _agent(name: str, described: JsonObject | None, settings: Settings, session: Session) -> AgentSpec:
     if name == NOBODY:
-        return worker_of(settings, session)
+        agent = worker_of(settings, session)
+        # A command of a step spends nothing; nobody knows what the user's own in the place of an agent spends.
+        return agent if agent.name != PLAIN_COMMAND else AgentSpec(**{**dict(agent), "name": "worker_cmd"})
     known = agents(settings)
     if described is None:
         if name not in known:

@@ -19,6 +19,10 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the end.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Lines, with heads of prompts and what checks print; no live view.")
 ]
+WorkerCmd = Annotated[
+    str | None,
+    typer.Option("--worker-cmd", metavar="CMD", help="Any command; the prompt is on its standard input."),
+]
 Checks = Annotated[
     list[str] | None,
     typer.Option("-c", "--check", metavar="CMD", help="A command that has to succeed; repeatable."),
