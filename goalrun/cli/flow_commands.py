@@ -38,6 +38,7 @@ def run(
             autocompletion=completion.workers,
         ),
     ] = None,
+    worker_cmd: options.WorkerCmd = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
     max_time: options.MaxTime = None,
@@ -53,7 +54,12 @@ def run(
 
     who = None if worker is None else [worker]
     flags = starting.flags(
-        worker=who, max_tokens=max_tokens, max_usd=max_usd, max_time=max_time, turn_timeout=turn_timeout
+        worker=who,
+        worker_cmd=worker_cmd,
+        max_tokens=max_tokens,
+        max_usd=max_usd,
+        max_time=max_time,
+        turn_timeout=turn_timeout,
     )
     loud = running.loudness(quiet=quiet, verbose=verbose)
     asked = starting.Asked("", None, flags, force=False, no_wait=no_wait, detach=detach, as_json=as_json, loud=loud)
@@ -131,7 +137,7 @@ def _with_options_of_start() -> None:
     rest = [
         each.replace(kind=own.KEYWORD_ONLY)
         for name, each in inspect.signature(commands.start).parameters.items()
-        if name not in {"objective", "worker_cmd", "strategy"}
+        if name not in {"objective", "strategy"}
     ]
     signature = inspect.Signature([*first, *rest], return_annotation=int)
     wrap.__signature__ = signature  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from goalrun.cli.spec import known_agent, worker_agent, worker_chain, worker_of
 from goalrun.core.flow.args import complete, read_args
 from goalrun.core.flow.model import Flow, Member, Step
 from goalrun.core.flow.refs import fill
-from goalrun.core.spec import AgentSpec, FlowUse, GoalSpec
+from goalrun.core.spec import PLAIN_COMMAND, AgentSpec, FlowUse, GoalSpec
 from goalrun.core.value import JsonObject
 from goalrun.errors import SpecError, meant
 from goalrun.flows.files import read_flow
@@ -200,7 +200,9 @@ def _steps(flow: Flow, flows: Mapping[str, Flow]) -> Iterator[Step]:
 
 def _agent(name: str, described: JsonObject | None, settings: Settings, session: Session) -> AgentSpec:
     if name == NOBODY:
-        return worker_of(settings, session)
+        worker = worker_of(settings, session)
+        # A command of a step spends nothing; nobody knows what the user's own in the place of an agent spends.
+        return worker if worker.name != PLAIN_COMMAND else worker.but(name="worker_cmd")
     known = agents(settings)
     agent = known_agent(name, known) if described is None else described_agent(name, described, known)
     return worker_agent(name, agent, session)

@@ -190,6 +190,8 @@ def worker_agent(name: str, agent: AgentSettings, session: Session) -> AgentSpec
         SpecError: what it prints cannot be read, it is not installed, or too old.
     """
     _require_sound(name, agent)
+    if name == PLAIN_COMMAND:
+        raise SpecError(f"no agent can be called {name!r}: commands are", hint=f"rename [agents.{name}]")
     if shutil.which(agent.command[0], path=session.environment.get("PATH")) is None:
         raise SpecError(f"worker {name}: {agent.command[0]} is not on PATH", hint=f"install {name}, or choose with -w")
     extra = extra_words(name, agent, session)

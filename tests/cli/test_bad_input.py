@@ -112,6 +112,11 @@ def test_configuration_files_name_the_file_and_the_key(program: Program, text: s
         assert word in said
 
 
+def test_an_agent_cannot_be_called_as_commands_are(program: Program) -> None:
+    write(program.cwd, {"goalrun.toml": "[agents.command]\ncommand = ['true']"})
+    assert "no agent can be called 'command'" in refused(program, "start", "x", "-w", "command", "-c", "false")
+
+
 def test_a_configuration_that_is_no_file_is_not_passed_over(program: Program) -> None:
     path = program.cwd / "goalrun.toml"
     path.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from acting import Stage
 from flows.share import ALL
-from support import Program
+from support import Program, write
 
 MOST = 1_000 if ALL else 3
 """Calls of agents in one run; 1,000 are the most without being told otherwise."""
@@ -83,3 +83,14 @@ def test_a_limit_of_time_in_the_middle_of_a_flow_ends_it_and_more_time_goes_on(s
     assert done.code == 0, done.err
     # What was cut is made again, and what was recorded is not.
     assert [stage.marks(name) for name in recorded] == [1] * len(recorded)
+
+
+def test_nobody_knows_what_a_command_in_the_place_of_an_agent_spends(stage: Stage) -> None:
+    write(stage.program.cwd, {".goalrun/flows/say.toml": '[[step]]\nid = "say"\nprompt = "hello"\n'})
+    done = stage.program.run("flow", "run", "say", "--worker-cmd", "cat", "--json")
+    assert (done.code, done.json["usage"]["total_tokens"], done.json["usage"]["usd"]) == (0, None, None), done.err
+    wrapped = ("wrap", "say", "x", "--worker-cmd", "cat", "-c", "false", "--json")
+    limited = stage.program.run(*wrapped, "--max-usd", "1")
+    assert (limited.code, limited.json["state"]) == (4, "budget_exceeded"), limited.err
+    silent = stage.program.run("flow", "run", "say", "--worker-cmd", "true", "--json")
+    assert (silent.code, silent.json["detail"]) == (14, "say: worker_cmd said nothing")
