@@ -148,7 +148,7 @@ def read_result(folder: Path, *, turns: bool = True) -> dict[str, Any]:
     shown["pid"] = runner(folder) or (before if active else None)
     with suppress(OSError):
         if shown["pid"] is not None:
-            shown["detail"] = "waiting: " + (folder / WAITING).read_text(encoding="utf-8")
+            shown["detail"] = "queued: " + (folder / WAITING).read_text(encoding="utf-8")
             # Whatever it was before: a process has taken it up.
             shown["state"] = "running"
     if active and shown["pid"] is None:

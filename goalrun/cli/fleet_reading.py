@@ -39,8 +39,8 @@ def result_of(row: goals.Row) -> dict[str, Any]:
         "schema": result.SCHEMA, "id": row["id"], "objective": row["objective"], "workspace": "",
         "created_at": row["created_at"].isoformat(timespec="seconds"), "limits": Limits().model_dump(mode="json"),
         "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "usd": 0.0, "seconds": 0.0},
-        "sandbox": None, "worker_isolation": None, "verdict": None, "base": None, "base_verification": None,
-        "snapshot": None, "best_turn": None, "turns": 0,
+        "grade": None, "sandbox": None, "worker_isolation": None, "verdict": None, "base": None,
+        "base_verification": None, "snapshot": None, "best_turn": None, "turns": 0,
     }  # fmt: skip
     head = {**nothing, **(row["result"] or {}), "state": row["state"], "detail": row["detail"], "pid": None}
     if row["state"] == State.RUNNING.value:

@@ -105,7 +105,7 @@ class Follower:
         self.runs = runs
         self.note = ""
         with suppress(OSError):
-            self.note = "waiting: " + (self._folder / WAITING).read_text(encoding="utf-8", errors="replace")
+            self.note = "queued: " + (self._folder / WAITING).read_text(encoding="utf-8", errors="replace")
         return found
 
 

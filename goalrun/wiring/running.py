@@ -132,7 +132,7 @@ def _hold_and_run(session: Session, folder: Path, state: GoalState, control: Fil
 
 def _tell_wait(folder: Path, how: Running, message: str) -> None:
     write_whole(folder / WAITING, message)
-    how.tell(f"waiting: {message}")
+    how.tell(f"queued: {message}")
 
 
 def _furnish(

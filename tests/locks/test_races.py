@@ -142,7 +142,7 @@ def test_a_goal_that_is_resumed_and_queues_is_running_and_can_be_ended(verb: str
     assert program.run("stop", goal).code == 0
     with held_at(program, "lock held", *begin("true")) as other:
         queued = program.spawn("resume", goal)
-        wait_until(lambda: "waiting: " in program.run("status", goal).out, "it queues")
+        wait_until(lambda: "queued: " in program.run("status", goal).out, "it queues")
         assert program.run("status", goal, "--json").json["state"] == "running"
         again = program.run("resume", goal)
         assert (again.code, "is running already" in again.err) == (8, True)

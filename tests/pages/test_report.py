@@ -153,7 +153,7 @@ def test_a_goal_that_has_not_begun_has_a_page(program: Program, browser: Browser
     try:
         second = program.run("start", "wait", "--worker-cmd", "true", "-c", "true", "-d").out.strip()
         browser.open(written(program, second).as_uri())
-        assert "waiting: " in browser.find(".verdict").text
+        assert "queued: " in browser.find(".verdict").text
         assert browser.all("svg") == []
         assert program.run("stop", second).code == 0
     finally:
