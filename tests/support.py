@@ -82,9 +82,9 @@ def shop(folder: Path) -> Path:
     return repository(folder, {"shop.py": CODE, "tests/test_shop.py": TESTS})
 
 
-def wait_until(happened: Callable[[], object], what: str) -> None:
+def wait_until(happened: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
     """Wait for something to become true; a hang is a failure with a name."""
-    end = time.monotonic() + DEADLINE_SECONDS
+    end = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > end:
             raise AssertionError(f"never happened: {what}")

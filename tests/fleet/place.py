@@ -23,7 +23,12 @@ from support import GOALRUN, Done, Program, git, repository, script, wait_until
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 LOOPBACK = "127.0.0.1"
 QUICK = 'objective = "finish"\nchecks = ["test -e done"]\n'
-needs_postgresql = pytest.mark.skipif(not FOLDERS, reason="needs PostgreSQL: apt-get install postgresql")
+PATIENCE = 90.0
+"""Seconds for what takes several programs on a machine that has much else to do."""
+in_a_fleet = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not FOLDERS, reason="needs PostgreSQL: apt-get install postgresql"),
+]
 
 
 def free_port() -> int:
@@ -85,7 +90,7 @@ class Server:
             ready = self._as_owner("pg_isready", "-q", "-h", self.address, "-p", self.port)
             return subprocess.run(ready, check=False).returncode == 0
 
-        wait_until(answers, "PostgreSQL answers")
+        wait_until(answers, "PostgreSQL answers", PATIENCE)
 
     def remove(self) -> None:
         """Nothing of it is left."""
@@ -173,7 +178,7 @@ class Place:
     def wait(self, *goals: str) -> list[dict[str, Any]]:
         """Until these goals are over."""
         for name in goals:
-            wait_until(partial(self.over, name), f"{name} ends")
+            wait_until(partial(self.over, name), f"{name} ends", PATIENCE)
         return [self.goal(name) for name in goals]
 
     def end(self) -> None:
@@ -253,7 +258,7 @@ class Gates:
 
     def wait(self, *names: str) -> None:
         """Until these, and nobody else, have begun."""
-        wait_until(lambda: set(names) <= self.begun(), f"{names} begin")
+        wait_until(lambda: set(names) <= self.begun(), f"{names} begin", PATIENCE)
         assert self.begun() == set(names)
 
     def let_go(self, name: str) -> None:

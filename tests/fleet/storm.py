@@ -193,7 +193,7 @@ class Storm:
 
     def _freeze(self, name: str) -> str:
         whole = self._random.random() < 0.5
-        pids = _stop(self._alive[name].pid, whole=whole)
+        pids = stop(self._alive[name].pid, whole=whole)
         long = self._random.uniform(2.5, 4) * self.plan.heartbeat
         self._frozen[name] = (time.monotonic() + long, pids)
         of = "all its processes" if whole else "the worker alone"
@@ -247,7 +247,7 @@ class Storm:
             self.history.expect(not left, f"{name} kept {left}")
 
 
-def _stop(pid: int, *, whole: bool) -> list[int]:
+def stop(pid: int, *, whole: bool) -> list[int]:
     """Stop a process, or it and all that it started, parents first."""
     process = psutil.Process(pid)
     chosen = [process, *process.children(recursive=True)]

@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from fleet.place import QUICK, Place, bare, goal, needs_postgresql, robot, server
+from fleet.place import QUICK, Place, bare, goal, in_a_fleet, robot, server
 from fleet.storm import Plan, Storm, namespaces
 from support import CHECK, CODE, GOOD_WORKER, TESTS, git, slow, wait_until
 
 from goalrun.fleet.database import MIGRATIONS
 
-pytestmark = needs_postgresql
+pytestmark = in_a_fleet
 FILES = {"shop.py": CODE, "tests/test_shop.py": TESTS}
 
 

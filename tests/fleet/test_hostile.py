@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from fleet.place import Gates, Place, bare, goal, needs_postgresql
+from fleet.place import Gates, Place, bare, goal, in_a_fleet
 from support import git, script
 
-pytestmark = needs_postgresql
+pytestmark = in_a_fleet
 HOOKS = ("post-checkout", "pre-push", "pre-commit", "post-index-change", "reference-transaction", "pre-auto-gc")
 PLANT = """
 import pathlib, sys

@@ -6,11 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from fleet.place import Gates, Place, bare, copies, goal, needs_postgresql
+from fleet.place import Gates, Place, bare, copies, goal, in_a_fleet
 from fleet.reach import http, needs_sshd, sshd
 from support import git, wait_until
 
-pytestmark = needs_postgresql
+pytestmark = in_a_fleet
 
 
 def heads(repo: Path) -> set[str]:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fleet.place import QUICK, Gates, Place, copies, goal, needs_postgresql, robot
+from fleet.place import QUICK, Gates, Place, copies, goal, in_a_fleet, robot
 from support import wait_until
 
-pytestmark = needs_postgresql
+pytestmark = in_a_fleet
 COSTS = 'open(str(time.time_ns()), "w"); print(json.dumps({"tokens": 100, "usd": 0.5}))'
 """An agent that changes something, reports what it spent, and is never done."""
 

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from fleet.place import Place, bare, needs_postgresql
+from fleet.place import Place, bare, in_a_fleet
 
 from goalrun.errors import SettingsError
 from goalrun.fleet.submission import MAX_BYTES, Submission, made, read
@@ -62,7 +62,8 @@ def test_goals_are_kept_apart_by_what_they_say(tmp_path: Path) -> None:
         read(tmp_path / "large.toml", "ann")
 
 
-@needs_postgresql
+@in_a_fleet[0]
+@in_a_fleet[1]
 def test_one_goal_can_be_said_on_the_command_line(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     agent = place.folder / "one/config/goalrun/config.toml"

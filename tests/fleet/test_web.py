@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from fleet.place import Place, bare, needs_postgresql, server
+from fleet.place import Place, bare, in_a_fleet, server
 from pages.browser import Browser
 from pages.hostile import CONTROLS, HOSTILE, TRICKS
 from pages.site import Served, serving
@@ -21,7 +21,7 @@ from goalrun.fleet import goals, metrics, overview
 from goalrun.fleet.database import MIGRATIONS, connect, find_fleet, initialise
 from goalrun.fleet.queue import engine_tables
 
-pytestmark = needs_postgresql
+pytestmark = in_a_fleet
 ROBOT = """
 import json, os, sys
 sys.stdin.read()
