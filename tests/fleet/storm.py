@@ -253,7 +253,7 @@ def stop(pid: int, *, whole: bool) -> list[int]:
     chosen = [process, *process.children(recursive=True)]
     if not whole:
         # With namespaces the worker is the child of the program that made them.
-        chosen = [each for each in chosen if "worker" in each.cmdline()]
+        chosen = [each for each in chosen if each.status() != psutil.STATUS_ZOMBIE and "worker" in each.cmdline()]
     for each in chosen:
         with suppress(psutil.Error):
             each.send_signal(signal.SIGSTOP)

@@ -1,13 +1,11 @@
 """A fleet with a real PostgreSQL, real repositories and real workers. A storm of any size: tests/fleet/suite.py."""
 
-import datetime
 import json
 import os
 import signal
 from pathlib import Path
 
-import pytest
-from fleet.place import QUICK, Place, bare, goal, in_a_fleet, robot, server
+from fleet.place import QUICK, Place, bare, goal, in_a_fleet, server
 from fleet.storm import Plan, Storm, namespaces
 from support import CHECK, CODE, GOOD_WORKER, TESTS, git, slow, wait_until
 
@@ -119,51 +117,6 @@ def test_goals_are_stopped_paused_resumed_and_tried_again(place: Place) -> None:
     assert place.goal(late)["state"] == "queued"
 
 
-def test_what_a_submission_may_spend_ends_its_goals_before_the_next_turn(place: Place) -> None:
-    repos = [bare(place.folder / f"{name}.git", {"a": ""}) for name in "ab"]
-    agent = robot(place.folder, 'open(str(time.time_ns()), "w"); print(json.dumps({"tokens": 100, "usd": 0.5}))')
-    text = '[submission]\nname = "night"\nmax_usd = 1.0\n' + "".join(
-        f'[[goals]]\nrepo = "{repo}"\n{QUICK}{agent}' for repo in repos
-    )
-    ids = place.submit(text)
-    place.worker("one")
-    rows = place.wait(*ids)
-    assert [row["state"] for row in rows] == ["budget_exceeded", "budget_exceeded"]
-    assert [(row["turns"], row["usd"]) for row in rows] == [(2, 1.0), (0, 0)]
-    assert "1.0000 of 1.0000 USD are spent by submission night" in rows[1]["detail"]
-    assert place.run("watch", ids[1]).code == 4
-    assert place.run("status", "--json").json["bill"]["usd"] == 1.0
-
-
-def test_a_quota_parks_all_goals_of_its_account_until_its_reset(place: Place) -> None:
-    repos = [bare(place.folder / f"{name}.git", {"a": ""}) for name in "ab"]
-    met = place.folder / "met"
-    agent = robot(
-        place.folder,
-        f"met = pathlib.Path({str(met)!r})\n"
-        "if met.exists():\n"
-        "    open('done', 'w')\n"
-        "    print(json.dumps({'tokens': 1, 'usd': 0.1}))\n"
-        "else:\n"
-        "    met.write_text(str(time.time() + 4))\n"
-        "    print(json.dumps({'limited': True, 'reset': time.time() + 4, 'tokens': 1, 'usd': 0.1}))\n"
-        "    sys.exit(1)\n",
-    )
-    first, second = place.submit(
-        "".join(f'[[goals]]\nrepo = "{repo}"\naccount = "team"\n{QUICK}{agent}' for repo in repos)
-    )
-    place.worker("one")
-    wait_until(lambda: place.goal(first)["state"] == "rate_limited", "the first goal is parked")
-    parked = place.run("status", "--json").json["parked"]
-    assert [account["name"] for account in parked] == ["team"]
-    rows = place.wait(first, second)
-    assert [row["state"] for row in rows] == ["achieved", "achieved"]
-    began = place.sql(
-        "SELECT min(written) AS at FROM record WHERE goal = %s AND body LIKE %s", second, '%"turn_started"%'
-    )
-    assert began[0]["at"] >= datetime.datetime.fromtimestamp(float(met.read_text()), datetime.UTC)
-
-
 def test_a_worker_that_may_not_push_delivers_a_bundle_and_a_ref_that_moved_is_told(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     commit = "git -c user.name=x -c user.email=x commit -q --allow-empty -m b"
@@ -214,27 +167,27 @@ def test_what_a_repository_says_runs_with_no_secret_of_the_fleet(place: Place) -
     assert "postgresql://" not in text
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("list", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
-        (("list", "--database", "nonsense://x"), "the database's URL cannot be read"),
-        (("submit", "--repo", "ext::sh -c id", "--objective", "x"), "no address of a repository"),
-        (("submit", "--repo", "/x", "--ref=--upload-pack=id", "--objective", "x"), "no branch, tag or commit"),
-        (("submit", "--repo", "/x"), "objective"),
-        (("submit", "/no/such.toml"), "cannot read /no/such.toml"),
-        (("status", "g-nothing"), "the fleet has no goal"),
-        (("limit", "day", "--at-once", "3"), "for an account or a label"),
-        (("limit", "day", "--max-usd", "nan"), "no number from 0 on"),
-        (("worker", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
-        (("worker", "--credentials", "/no/such"), "there is no file /no/such"),
-    ],
-)
-def test_bad_input_is_told_in_one_line(place: Place, words: tuple[str, ...], told: str) -> None:
-    done = place.run(*words)
-    assert done.code in {2, 11}
-    assert told in done.err.splitlines()[0]
-    assert done.out == ""
+BAD = [
+    (("list", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
+    (("list", "--database", "nonsense://x"), "the database's URL cannot be read"),
+    (("submit", "--repo", "ext::sh -c id", "--objective", "x"), "no address of a repository"),
+    (("submit", "--repo", "/x", "--ref=--upload-pack=id", "--objective", "x"), "no branch, tag or commit"),
+    (("submit", "--repo", "/x"), "objective"),
+    (("submit", "/no/such.toml"), "cannot read /no/such.toml"),
+    (("status", "g-nothing"), "the fleet has no goal"),
+    (("limit", "day", "--at-once", "3"), "for an account or a label"),
+    (("limit", "day", "--max-usd", "nan"), "no number from 0 on"),
+    (("worker", "--database", "postgresql://127.0.0.1:1/fleet"), "the database cannot be used"),
+    (("worker", "--credentials", "/no/such"), "there is no file /no/such"),
+]
+
+
+def test_bad_input_is_told_in_one_line(place: Place) -> None:
+    for words, told in BAD:
+        done = place.run(*words)
+        assert done.code in {2, 11}, words
+        assert told in done.err.splitlines()[0], words
+        assert done.out == "", words
 
 
 def test_a_wrong_password_and_tables_of_another_goalrun_are_refused(place: Place) -> None:
