@@ -6,14 +6,18 @@ all of it. An entry begins with times of change and of modification, in seconds 
 
 import hashlib
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
+from operator import itemgetter
 from struct import pack, pack_into, unpack_from
 
 HEADER, DIGEST = 12, 20
 SECONDS, BLOB, FLAGS, NAME = 4, 40, 60, 62
-EXTENDED, LENGTH = 0x4000, 0xFFF
+EXTENDED = 0x40
+"""In the first byte of the flags: there are two more bytes of them."""
+SIGNATURE = b"DIRC"
 KNOWN_VERSIONS = (2, 3)
 TIME_STEP_SECONDS = 2.0
 """How far the clock of a file system may be from ours."""
@@ -39,7 +43,7 @@ class Index:
         data = self.data
         if len(data) < HEADER + DIGEST or data[-DIGEST:] != _digest(data[:-DIGEST]):
             return False
-        return data.startswith(b"DIRC") and unpack_from(">I", data, 4)[0] in KNOWN_VERSIONS
+        return data.startswith(SIGNATURE) and unpack_from(">I", data, len(SIGNATURE))[0] in KNOWN_VERSIONS
 
     @property
     def entries(self) -> Sequence[tuple[int, bytes]]:
@@ -64,6 +68,12 @@ class Index:
                 names = found[folder]
             names.add(name)
         return found
+
+    def start_of(self, path: bytes) -> int | None:
+        """Where the entry of a path begins; None if it has none."""
+        number = bisect_left(self.entries, path, key=itemgetter(1))
+        start, found = self.entries[number] if number < len(self.entries) else (0, b"")
+        return start if found == path else None
 
     def blob(self, start: int) -> str:
         """The name of an entry's content."""
@@ -104,18 +114,20 @@ class Index:
         """
         data = self.data
         first = pack(">2I", *divmod(int((since - CLOCK_STEP_SECONDS) * BILLION), BILLION))
-        old = {path: start for start, path in before.entries}
-        changed, last = bytearray(data), 0
-        for start, path in self.entries:
-            if data[start : start + len(first)] >= first:
-                known = _modified(before.data, old[path]) if path in old else _modified(changed, last) if last else 0
-                time = known or _modified(data, start)
-                place = os.path.join(top, path)  # noqa: PTH118 - bytes
-                os.utime(place, ns=(time, time), follow_symlinks=False)
-                status = os.lstat(place)
-                times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
-                pack_into(">4I", changed, start, *times)
-            last = start
+        changed = bytearray(data)
+        young = [number for number, (start, _) in enumerate(self.entries) if data[start : start + len(first)] >= first]
+        for number in young:
+            start, path = self.entries[number]
+            known = before.start_of(path)
+            if known is not None:
+                time = _modified(before.data, known)
+            else:
+                time = _modified(changed, self.entries[max(0, number - 1)][0])
+            place = os.path.join(top, path)  # noqa: PTH118 - bytes
+            os.utime(place, ns=(time, time), follow_symlinks=False)
+            status = os.lstat(place)
+            times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
+            pack_into(">4I", changed, start, *times)
         return Index(_signed(changed), self.entries)
 
 
@@ -128,12 +140,11 @@ def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
-    start = HEADER
-    for _ in range(unpack_from(">I", data, 8)[0]):
-        flags = data[start + FLAGS] << 8 | data[start + FLAGS + 1]
-        name = start + NAME + (2 if flags & EXTENDED else 0)
-        length = flags & LENGTH
-        end = name + length if length < LENGTH else data.index(b"\0", name)
+    version, count = unpack_from(">2I", data, len(SIGNATURE))
+    start, may_extend = HEADER, version > KNOWN_VERSIONS[0]
+    for _ in range(count):
+        name = start + NAME + (2 if may_extend and data[start + FLAGS] & EXTENDED else 0)
+        end = data.index(b"\0", name)
         yield start, data[name:end]
         # Padded with one to eight zeros.
         start += (end - start + 8) & ~7
