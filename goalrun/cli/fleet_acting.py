@@ -184,7 +184,7 @@ def resume_goal(db: Connection, row: goals.Row, hint: str, limits: dict[str, str
     if records:
         state = fold(records)
         new = after_resume(state, limits)
-        require_room(state, new or state.spec.limits)
+        require_room(state, new or state.spec.limits, "goalrun fleet resume")
         changed = new.model_dump_json() if new is not None else ""
     elif limits:
         raise SpecError(f"goal {row['id']} has not begun: it has no limits yet that could be changed")

@@ -26,8 +26,8 @@ def after_resume(state: GoalState, changes: dict[str, str]) -> Limits | None:
         raise SpecError(f"{flag}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from failure
 
 
-def require_room(state: GoalState, limits: Limits) -> None:
-    """A goal whose limit is reached would end at once: say what to raise instead."""
+def require_room(state: GoalState, limits: Limits, resume: str = "goalrun resume") -> None:
+    """A goal whose limit is reached would end at once: say what to raise instead, and with which command."""
     usage = state.usage
     reached = None
     if state.open is None and len(state.turns) >= limits.max_turns:
@@ -45,7 +45,7 @@ def require_room(state: GoalState, limits: Limits) -> None:
     if reached is not None:
         why, raised = reached
         goal = state.spec.id
-        raise SpecError(f"the limit of goal {goal} is reached: {why}", hint=f"goalrun resume {goal} {raised}")
+        raise SpecError(f"the limit of goal {goal} is reached: {why}", hint=f"{resume} {goal} {raised}")
 
 
 def _changed(before: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def test_a_worker_that_lost_its_goal_writes_nothing_and_leaves(place: Place, mac
     assert git(repo, "show", f"goalrun/{name}:done") == "two\n"
 
 
+@slow
 def test_an_agent_of_a_lost_goal_is_ended(place: Place, machines: tuple[str, ...]) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     gates = Gates(place.folder / "gates")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fleet.place import Gates, Place, bare, copies, goal, in_a_fleet
 from fleet.reach import http, needs_sshd, sshd
-from support import git, wait_until
+from support import git, slow, wait_until
 
 pytestmark = in_a_fleet
 
@@ -64,7 +64,10 @@ def test_over_http_credentials_are_the_workers_and_not_the_agents(place: Place) 
         assert str(credentials) not in path.read_text("utf-8"), path
 
 
-@pytest.mark.parametrize("address", ["{}/a repo.git", "file://{}/a%20repo.git"], ids=["path", "file"])
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param("{}/a repo.git", id="path"), pytest.param("file://{}/a%20repo.git", id="file", marks=slow)],
+)
 def test_what_was_locked_by_a_worker_that_was_killed_stops_nobody(place: Place, address: str) -> None:
     repo = bare(place.folder / "a repo.git", {"a": ""})
     first = place.submit(goal(address.format(place.folder), "touch done"))[0]
@@ -87,6 +90,7 @@ def test_what_was_locked_by_a_worker_that_was_killed_stops_nobody(place: Place, 
     assert again["base"] == git(repo, "rev-parse", "main").strip()
 
 
+@slow
 def test_a_push_that_takes_longer_than_the_server_is_patient_is_made_once(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     hook = repo / "hooks/pre-receive"

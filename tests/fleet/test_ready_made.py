@@ -15,8 +15,8 @@ INSTRUCTIONS = {"FROM", "RUN", "USER", "ENV", "CMD"}
 """Those that the page uses, of https://docs.docker.com/reference/dockerfile/."""
 
 
-def block(kind: str) -> str:
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def block(kind: str, begins: str = "") -> str:
+    (found,) = re.findall(rf"^```{kind}\n({begins}.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -49,7 +49,7 @@ def test_the_systemd_unit_is_one(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_a_plain_deployment() -> None:
-    (made,) = yaml.safe_load_all(block("yaml"))
+    (made,) = yaml.safe_load_all(block("yaml", "apiVersion"))
     assert (made["apiVersion"], made["kind"]) == ("apps/v1", "Deployment")
     spec = made["spec"]
     assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]

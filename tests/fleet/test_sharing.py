@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.place import QUICK, Gates, Place, copies, goal, in_a_fleet, robot
-from support import wait_until
+from support import slow, wait_until
 
 pytestmark = in_a_fleet
 COSTS = 'open(str(time.time_ns()), "w"); print(json.dumps({"tokens": 100, "usd": 0.5}))'
@@ -100,6 +100,7 @@ def test_goals_submissions_and_accounts_spend_what_they_may_in_usd_or_tokens(pla
     assert ends(place, *poor) == [(over, 3)]
 
 
+@slow
 def test_a_day_spends_what_it_may_and_the_next_one_again(place: Place) -> None:
     repos = copies(place.folder, *"ab")
     assert place.run("limit", "day", "--max-usd", "1").code == 0

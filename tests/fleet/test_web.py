@@ -142,7 +142,7 @@ def test_a_fleet_is_watched_and_its_goals_are_stopped_and_resumed_on_pages(night
     browser.wait_for("document.querySelector('.tiles').textContent.includes('queued')", "the overview follows")
     browser.open(f"{night.site.origin}/goals/{night.bad}")
     browser.find("button[value=resume]").click()
-    browser.wait_for("document.body.textContent.includes('add --max-turns +N')", "the refusal")
+    browser.wait_for("document.body.textContent.includes('goalrun fleet resume')", "the refusal")
 
 
 def test_nobody_sees_a_fleet_without_the_address_and_nothing_else_is_there(night: Night) -> None:

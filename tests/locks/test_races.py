@@ -76,14 +76,19 @@ def test_what_is_asked_of_a_run_counts_at_every_step(point: str, verb: str, prog
     """Wherever the run is when it is asked, it ends as asked, and one that is resumed goes on and achieves."""
     runs = tmp_path / "runs"
     code, state = (7, "stopped") if verb == "stop" else (130, "paused")
-    goal = interrupted_goal(program, worker=f"echo x >> {runs}; {GOOD_WORKER}")
+    gate = tmp_path / "gate"
+    held = f"until test -e {gate}; do sleep 0.1; done"
+    goal = interrupted_goal(program, worker=f"{held}; echo x >> {runs}; {GOOD_WORKER}")
+    # At the first point there is nobody to ask yet: it is asked as soon as there is, which the worker waits for.
+    if point != "runner locked":
+        gate.touch()
     with held_at(program, point, "resume", goal) as run:
         asking = program.spawn(verb, goal)
-        # At the first point there is nobody to ask yet: it is asked as soon as there is.
         if point != "runner locked":
             wait_until(asked(program, verb), "it was asked")
         done = run.finish()
         said = finish(asking)
+    gate.touch()
     assert (done.code, said.code, said.out) == (code, 0, f"{state}  {goal}\n"), (done, said)
     assert kinds(program, goal).count("goal_stopped") == 1
     resumed = program.run("resume", goal, "--json")

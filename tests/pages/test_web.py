@@ -213,7 +213,7 @@ def test_a_goal_without_room_is_not_resumed_and_the_page_says_why(program: Progr
         token = re.search(r'name="token" value="([\w-]+)"', site.ask("GET", f"/goals/{goal}", site.cookie)[2])
         assert token is not None
         status, _, body = site.ask("POST", f"/goals/{goal}", post, f"token={token[1]}&verb=resume&text=")
-    assert (status, "add --max-turns +N" in body) == (409, True)
+    assert (status, f"goalrun resume {goal} --max-turns +N" in body) == (409, True)
 
 
 def test_connections_beyond_what_one_person_needs_are_refused(served: tuple[Served, str]) -> None:
