@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from fleet.place import Gates, Place, bare, goal, in_a_fleet
-from support import git, script
+from support import git, script, slow
 
 pytestmark = in_a_fleet
 HOOKS = ("post-checkout", "pre-push", "pre-commit", "post-index-change", "reference-transaction", "pre-auto-gc")
@@ -83,6 +83,7 @@ def test_a_repository_that_vanishes_under_its_goal_leaves_a_bundle(place: Place)
     assert git(kept, "ls-tree", "--name-only", "result").split() == ["a", "done"]
 
 
+@slow
 def test_a_goal_keeps_its_base_on_another_machine_too(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     base = git(repo, "rev-parse", "main").strip()

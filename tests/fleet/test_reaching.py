@@ -105,6 +105,7 @@ def test_a_push_that_takes_longer_than_the_server_is_patient_is_made_once(place:
     assert "waiting for the database" not in place.said("one")
 
 
+@slow
 def test_a_repository_that_never_answers_keeps_no_worker_from_ending(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         name = place.submit(goal(f"git://127.0.0.1:{listening.getsockname()[1]}/repo.git", "touch done"))[0]
@@ -117,6 +118,7 @@ def test_a_repository_that_never_answers_keeps_no_worker_from_ending(place: Plac
     assert "worker one ends" in row["detail"]
 
 
+@slow
 def test_what_a_killed_worker_left_is_cleared_by_the_next_one_there(place: Place) -> None:
     repo = bare(place.folder / "repo.git", {"a": ""})
     gates = Gates(place.folder / "gates")

@@ -119,6 +119,7 @@ def test_a_day_spends_what_it_may_and_the_next_one_again(place: Place) -> None:
     }  # fmt: skip
 
 
+@slow
 def test_where_nobody_says_what_was_spent_a_bound_is_reached(place: Place) -> None:
     repo, other = copies(place.folder, "a", "b")
     assert place.run("limit", "account", "silent", "--max-usd", "100").code == 0
