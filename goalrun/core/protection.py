@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from posixpath import join, normpath, splitext
+from posixpath import join, normpath
 from typing import Literal
 
 from goalrun.core import commands
@@ -302,7 +302,9 @@ class Protection(Value):
     def _shadows(self, path: str) -> bool:
         """Whether an added file would be imported, or run, in the place of something else."""
         name = path.rpartition("/")[2]
-        suffix = splitext(name)[1]
+        # As pathlib tells it, in a fraction of the time: every added file of a turn comes by here.
+        dot = name.rfind(".")
+        suffix = name[dot:] if 0 < dot < len(name) - 1 else ""
         if suffix in {".pyc", ".pyd", ".so"} and in_test_root(path):
             return True
         if name in SYSTEM_PROGRAMS:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 from typing import LiteralString, NamedTuple
 
 from goalrun.fleet.database import Connection
@@ -113,22 +114,21 @@ def checks(db: Connection) -> list[CheckRun]:
 
 
 def slowest(runs: Iterable[CheckRun], most: int) -> list[CheckTimes]:
-    """The commands that took longest, with all their runs."""
+    """The commands that took longest, with all their runs; ``runs`` has the slowest first."""
     found: dict[str, list[CheckRun]] = defaultdict(list)
     for run in runs:
         found[run.command].append(run)
-    times = [
+    return [
         CheckTimes(
             command,
             len(each),
             sum(run.outcome != "pass" for run in each),
-            max(each, key=lambda run: run.seconds).seconds,
+            each[0].seconds,
             sum(run.seconds for run in each) / len(each),
-            max(each, key=lambda run: run.seconds).goal,
+            each[0].goal,
         )
-        for command, each in found.items()
+        for command, each in islice(found.items(), most)
     ]
-    return sorted(times, key=lambda each: each.longest, reverse=True)[:most]
 
 
 def mark(db: Connection, silent: float, goal: str = "") -> str:

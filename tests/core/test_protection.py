@@ -109,7 +109,7 @@ def test_a_new_folder_may_have_a_manifest_of_its_own(path: str) -> None:
     [
         "tests/helpers/__init__.py", "tests/helpers/deep/x.py", "tests/test_shop/__init__.py",
         "pytest.py", "json.py", "src/json.py", "lib/os.py", "unittest/__init__.py", "_pytest/config.py", "coverage.py",
-        "json/__init__.py", "tests/helpers.pyc", "tests/x.so",
+        "json/__init__.py", "tests/helpers.pyc", "tests/x.so", "tests/..so",
         "tests/data.py",
     ],
 )  # fmt: skip
