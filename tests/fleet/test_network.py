@@ -12,7 +12,11 @@ from fleet.place import PATIENCE, Gates, Place, bare, goal, in_a_fleet, server
 from fleet.storm import Plan, Storm, namespaces, stop
 from support import git, running, slow, wait_until
 
+from goalrun.fleet.database import SETTINGS
+
 pytestmark = in_a_fleet
+
+TCP_SECONDS = int(SETTINGS["tcp_user_timeout"]) / 1000
 
 
 @pytest.mark.parametrize(
@@ -36,9 +40,10 @@ def test_a_cut_loses_nothing_and_doubles_nothing(tmp_path: Path, plan: Plan) -> 
             place.end()
         said = "\n".join([*history.lines, *(log.read_text("utf-8") for log in sorted(tmp_path.glob("*/worker.log")))])
         assert history.wrong == [], said
-        # It was noticed on both sides: that worker waited, and others had its goals.
+        # Others had that worker's goals.
         assert len(history.takeovers) == plan.cuts, said
-        assert "waiting for the database" in said
+        # A short cut can be over before a connection breaks: then that worker's statement just took longer.
+        assert plan.cut < TCP_SECONDS or "waiting for the database" in said
 
 
 @pytest.fixture
