@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 import tomllib
@@ -41,7 +42,14 @@ def _python(folder: Path, path: str | None) -> list[str]:
     configured = (folder / "pytest.ini").is_file() or (folder / "conftest.py").is_file()
     if uses_pytest or configured or any(folder.glob("test*/conftest.py")) or shutil.which("pytest", path=path):
         return [f"{python} -m pytest -q"]
-    return [f"{python} -m unittest"] if tests else []
+    return [f"{python} -m unittest{_where(folder)}"] if tests else []
+
+
+def _where(folder: Path) -> str:
+    """What makes unittest find tests in a folder that is no package, which it passes over (unittest, "Test Discovery")."""
+    places = sorted({path.parent for path in folder.glob("test*/**/test_*.py")})
+    found_as_it_is = any(folder.glob("test_*.py")) or any((place / "__init__.py").is_file() for place in places)
+    return f" discover -s {shlex.quote(str(places[0].relative_to(folder)))}" if places and not found_as_it_is else ""
 
 
 def _javascript(folder: Path) -> list[str]:

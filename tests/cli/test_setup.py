@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,18 @@ def test_init_proposes_what_the_project_says(
     again = program.run("init", "--yes", cwd=folder)
     assert again.code == 2
     assert "there already" in again.err
+
+
+@pytest.mark.parametrize("layout", [["test_a.py"], ["tests/test_a.py"], ["tests/__init__.py", "tests/test_a.py"]])
+def test_what_is_proposed_without_pytest_finds_the_tests(program: Program, tmp_path: Path, layout: list[str]) -> None:
+    """unittest passes over a folder that is no package."""
+    one = "import unittest\nclass A(unittest.TestCase):\n    def test_a(self): pass\n"
+    folder = write(tmp_path / "fresh", {name: one if name.endswith("a.py") else "" for name in layout})
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    (check,) = projects.proposed_checks(folder, str(tmp_path / "bin"))
+    done = program.start(worker="true", check=check, cwd=folder)
+    assert "1 passed, 0 failed" in done.out + done.err
 
 
 def test_init_with_nothing_to_go_by_says_so_and_writes_nothing(program: Program, tmp_path: Path) -> None:
