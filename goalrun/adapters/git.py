@@ -8,15 +8,19 @@ import re
 import select
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from goalrun.adapters.clock import TICK_SECONDS
 from goalrun.adapters.identity import GOAL_VARIABLE
 from goalrun.adapters.points import reached
 from goalrun.errors import GitFailed, UserError
+
+if TYPE_CHECKING:
+    from git.cmd import Git
 
 OLDEST = (2, 32)
 """GIT_CONFIG_GLOBAL, which shuts out the user's configuration, came with 2.32 (git's release notes)."""
@@ -161,17 +165,11 @@ def follow(
         poll: called again and again with the number of lines printed so far; what it raises ends git.
         stdin: what it reads.
     """
-    from git.cmd import Git
-
     reached(f"git {_verb(arguments)} before")
-    words = [program(), *SAFE_OPTIONS, *arguments]
-    variables = {**_ENVIRONMENT, **env}
-    running = Git(str(cwd)).execute(
-        words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
-    )
-    process, lines = running.proc, 0
-    said: dict[IO[bytes], bytes] = {}
+    running, lines = _begun(arguments, cwd, env, stdin), 0
+    process = running.proc
     assert process is not None  # noqa: S101 - just started; for the type checker
+    said: dict[IO[bytes], bytes] = {}
     try:
         open_streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
         while open_streams:
@@ -190,6 +188,47 @@ def follow(
     reached(f"git {_verb(arguments)} after")
     out, err = (said.get(stream, b"") if stream is not None else b"" for stream in (process.stdout, process.stderr))
     return Output(int(process.returncode), out, err.decode("utf-8", "replace"))
+
+
+@contextmanager
+def beside(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[Callable[[], bytes]]:
+    """Run git while something else is done. What is given waits for its end, and returns its standard output.
+
+    Raises:
+        GitFailed: git cannot be started; when its end is waited for: it does not succeed.
+    """
+    reached(f"git {_verb(arguments)} before")
+    running = _begun(arguments, cwd, env)
+    process = running.proc
+    assert process is not None  # noqa: S101 - just started; for the type checker
+
+    def ended() -> bytes:
+        out, err = process.communicate()
+        reached(f"git {_verb(arguments)} after")
+        require_success(arguments, Output(int(process.returncode), out, err.decode("utf-8", "replace")))
+        return bytes(out)
+
+    try:
+        yield ended
+    finally:
+        process.communicate()
+
+
+def _begun(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: IO[bytes] | None = None
+) -> "Git.AutoInterrupt":
+    # What it returns ends the process once nobody holds it.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from git.cmd import Git
+    from git.exc import GitCommandNotFound
+
+    words, variables = [program(), *SAFE_OPTIONS, *arguments], {**_ENVIRONMENT, **env}
+    try:
+        return Git(str(cwd)).execute(
+            words, istream=cast("BinaryIO | None", stdin), as_process=True, env=variables, start_new_session=True
+        )
+    except (GitCommandNotFound, OSError) as failure:
+        raise GitFailed(f"git cannot be started in {cwd}: {failure}") from failure
 
 
 def _execute(

@@ -20,9 +20,9 @@ EXTENDED = 0x40
 SIGNATURE = b"DIRC"
 KNOWN_VERSIONS = (2, 3)
 TIME_STEP_SECONDS = 2.0
-"""How far the clock of a file system may be from ours."""
+"""How far the clocks of two file systems may be from each other."""
 CLOCK_STEP_SECONDS = 0.02
-"""How far it may be behind on this machine: it moves with the kernel's ticks."""
+"""How far one may be behind the time of this machine: it moves with the kernel's ticks."""
 BILLION = 1_000_000_000
 
 
@@ -79,7 +79,7 @@ class Index:
         """The name of an entry's content."""
         return self.data[start + BLOB : start + BLOB + DIGEST].hex()
 
-    def doubted(self, since: float, top: bytes) -> "Index":
+    def doubted(self, since: float, top: bytes, step: float = CLOCK_STEP_SECONDS) -> "Index":
         """An index that has git read again what may have changed since it was read.
 
         Git compares times in seconds: in the second in which it read a file, that could change once more, get its size
@@ -90,9 +90,10 @@ class Index:
         Args:
             since: when git began to read, or write, what is in it, in seconds since the epoch.
             top: the folder that it is about.
+            step: seconds by which the clock of the folder's file system may be behind the one that ``since`` is of.
         """
         data = self.data
-        first = max(0, int(since - TIME_STEP_SECONDS)).to_bytes(SECONDS, "big")
+        first = max(0, int(since - step)).to_bytes(SECONDS, "big")
         young = [(start, path) for start, path in self.entries if data[start : start + SECONDS] >= first]
         doubtful = [start for start, path in young if not _is_as_recorded(data, start, os.path.join(top, path))]  # noqa: PTH118 - bytes
         changed = bytearray(data)

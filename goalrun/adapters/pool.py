@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import private_folder, remove_tree
 from goalrun.adapters.index import Index
 from goalrun.adapters.repository import shown
@@ -126,7 +125,7 @@ class Worktree:
         remove_tree(self.place)
         self.top.mkdir(parents=True)
         self._folder_mark = _folder_mark(self._bytes)
-        self._since = utc_now().timestamp()
+        self._since = self.top.stat().st_mtime
         store.materialise(tree, self.top)
         self._keep(store.export(tree, self.top))
         self._config = (self.top / ".git/config").read_bytes()
@@ -138,9 +137,10 @@ class Worktree:
             before = self._known.doubted(self._since, self._bytes)
             self._index.write_bytes(before.data)
             self._remove_strangers(_names(before))
-            self._since = utc_now().timestamp()
-            self._lay_repository(store, tree)
-            store.read_over(tree, self.top)
+            self._since = self._index.stat().st_mtime
+            with store.reading_over(tree, self.top) as read:
+                self._lay_repository(store, tree)
+                read()
             self._settle(Index(self._index.read_bytes()).in_order(before, self._since, self._bytes))
             shutil.copyfile(self._index, self.top / ".git/index")
             self._prove(store, tree)
@@ -151,9 +151,9 @@ class Worktree:
     def changes(self, store: Trees) -> list[Change]:
         """What was done to it since: files that differ, and files that are new."""
         self._index.write_bytes(self._known.doubted(self._since, self._bytes).data)
-        changed = store.differing(self.top)
-        new = (Change(path=shown(path), before=False, after=True) for path in self._new_files())
-        return [*changed, *new]
+        with store.differing(self.top) as changed:
+            new = [Change(path=shown(path), before=False, after=True) for path in self._new_files()]
+            return [*changed(), *new]
 
     def _settle(self, known: Index) -> None:
         self._known = known
@@ -183,12 +183,19 @@ class Worktree:
 
     def _prove(self, store: Trees, tree: str) -> None:
         """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""
-        if store.differs(tree, self.top):
-            raise Unproven("a file differs")
+        with store.differs(tree, self.top) as found:
+            self._prove_names()
+            self._prove_protected(store)
+            if found():
+                raise Unproven("a file differs")
+
+    def _prove_names(self) -> None:
         for folder, names in _names(self._known).items():
             place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
             if set(os.listdir(place)) != names or _folder_mark(place) != self._folder_mark:  # noqa: PTH208 - bytes
                 raise Unproven(f"{shown(folder)} holds something else")
+
+    def _prove_protected(self, store: Trees) -> None:
         protected = store.protected()
         for start, path in self._known.entries:
             if path in protected and _hash(self._bytes, path) != self._known.blob(start):

@@ -130,7 +130,10 @@ class Repository:
         found = {}
         for label in labels:
             with suppress(FileNotFoundError):
-                found[label] = (self.path / f"refs/goalrun/{label}").read_text(encoding="ascii").strip()
+                named = (self.path / f"refs/goalrun/{label}").read_text(encoding="utf-8", errors="replace").strip()
+                # One that the power was cut over may be empty.
+                if _HASH.fullmatch(named):
+                    found[label] = named
         return found
 
     def tree_of(self, commit: str) -> str:

@@ -13,7 +13,7 @@ from time import monotonic
 
 from goalrun.adapters import git
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
-from goalrun.adapters.index import Index
+from goalrun.adapters.index import TIME_STEP_SECONDS, Index
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
@@ -147,9 +147,8 @@ class GitStore(Trees):
             GitFailed: git could not read the workspace or write the store.
         """
         self.require_workspace()
-        # Ours alone, under the goal's lock: a lock left here, or at a ref, is of a process that was killed.
-        for lock in (self._index.with_name(self._index.name + ".lock"), *self.path.glob("refs/**/*.lock")):
-            lock.unlink(missing_ok=True)
+        # Ours alone, under the goal's lock: one left here is of a process that was killed.
+        self._index.with_name(self._index.name + ".lock").unlink(missing_ok=True)
         known = self.refs("last", "base", label)
         previous, before = known.get("last"), known.get(label)
         base = known.get("base") if label != "base" else None
@@ -178,10 +177,9 @@ class GitStore(Trees):
         )
 
     def _point(self, commit: str, *labels: str) -> None:
+        # As git would; but nobody else writes here, and it takes long to start.
         for label in labels:
-            (self.path / f"refs/goalrun/{label}.lock").unlink(missing_ok=True)
-        with as_file(b"".join(f"update refs/goalrun/{label} {commit}\n".encode() for label in labels)) as orders:
-            self._git(["update-ref", "--stdin"], stdin=orders)
+            write_whole(private_folder(self.path / "refs/goalrun") / label, f"{commit}\n")
 
     def take_turn(self, label: str, *, restore: bool) -> Snapshot:
         """The snapshot of a turn; with ``restore`` protected paths are first put back as in the base.
@@ -295,7 +293,7 @@ class GitStore(Trees):
             self._index.unlink(missing_ok=True)
         else:
             began = since.stat().st_mtime if since.exists() else 0.0
-            if (known := found.doubted(began, os.fsencode(self._workspace))) is not found:
+            if (known := found.doubted(began, os.fsencode(self._workspace), TIME_STEP_SECONDS)) is not found:
                 write_whole(self._index, known.data, durable=False)
         # What is read from here on is doubted by the next snapshot, also if this one is cut.
         since.touch()

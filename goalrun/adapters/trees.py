@@ -3,8 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
@@ -30,6 +30,8 @@ from goalrun.core.protection import Change, Finding, Protection, matches
 LINK = "120000"
 PACKED = "packed"
 """A folder in a goal's own: what was exported first, as a pack, in a folder named by its tree."""
+FEW_OBJECTS = 100
+"""So many are copied in less time than git takes to make a pack of them."""
 MAX_TEXT_BYTES = 1 << 20
 EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding !diff\n"
 """In ``info/attributes``: blobs are the files' exact bytes and patches show them, whatever ``.gitattributes`` says."""
@@ -150,20 +152,24 @@ class Trees(Repository):
         touched = [Tamper(path=path, kind="escaped") for path, mark in marks.items() if now.get(path) != mark]
         return [*touched, *(Tamper(path=each.path, kind="escaped") for each in self.protection().escapes(changed))]
 
-    def differing(self, folder: Path) -> list[Change]:
-        """Files of a materialised worktree that differ from its index, which lies outside of it."""
+    @contextmanager
+    def differing(self, folder: Path) -> Iterator[Callable[[], list[Change]]]:
+        """Files of a materialised worktree that differ from its index, which lies outside of it; see ``git.beside``."""
         # Unlike the plumbing, `diff` looks at the bytes where the times differ.
         words = ["diff", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
-        listing = git.checked(words, folder, self._worktree(folder))
-        return [Change(path=each.shown, before=True, after=present(each.after)) for each in entries(listing)]
+        with git.beside(words, folder, self._worktree(folder)) as ended:
+            yield lambda: [Change(path=each.shown, before=True, after=present(each.after)) for each in entries(ended())]
 
-    def read_over(self, tree: str, folder: Path) -> None:
-        """Make the files in a materialised worktree those of a tree; what its index vouches for is not written."""
-        git.checked(["read-tree", "--reset", "-u", tree], folder, self._worktree(folder))
+    def reading_over(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
+        """Make the files in a materialised worktree those of a tree; what its index vouches for is not written.
 
-    def differs(self, tree: str, folder: Path) -> bool:
-        """Whether index or files of a materialised worktree are not exactly a tree's."""
-        return bool(git.checked(["diff-index", "--raw", "-z", "--no-renames", tree], folder, self._worktree(folder)))
+        That is done once what is given returns; see ``git.beside``.
+        """
+        return git.beside(["read-tree", "--reset", "-u", tree], folder, self._worktree(folder))
+
+    def differs(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
+        """What of index or files of a materialised worktree is not exactly a tree's; see ``git.beside``."""
+        return git.beside(["diff-index", "--raw", "-z", "--no-renames", tree], folder, self._worktree(folder))
 
     def protected(self) -> frozenset[bytes]:
         """The base's files that are protected."""
@@ -223,8 +229,21 @@ class Trees(Repository):
                 shutil.copy(pack, repository / "objects/pack")
         if first != tree:
             names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
-            self._pack(names, repository / "objects/pack")
+            if not self._copied(names, repository / "objects"):
+                self._pack(names, repository / "objects/pack")
         return [pack.name for pack in packs]
+
+    def _copied(self, names: Collection[str], objects: Path) -> bool:
+        """Copy objects, if they are few and none is in a pack."""
+        if len(names) > FEW_OBJECTS:
+            return False
+        with suppress(FileNotFoundError):
+            for name in names:
+                place = objects / name[:2]
+                place.mkdir(exist_ok=True)
+                shutil.copyfile(self.path / "objects" / name[:2] / name[2:], place / name[2:])
+            return True
+        return False
 
     def _first_pack(self, tree: str) -> tuple[str, Path]:
         """The tree that was exported first, and the folder of its pack, in the goal's own."""
