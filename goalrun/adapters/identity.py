@@ -89,11 +89,18 @@ def runs(pid: int, start: str, boot: str, host: str) -> bool:
     return boot == boot_id() and start != "" and start_time(pid) == start
 
 
-def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL_VARIABLE, since: float = 0.0) -> int:
+def reap(
+    processes: "Iterable[ProcessIdentity]",
+    mark: str,
+    variable: str = GOAL_VARIABLE,
+    since: float = 0.0,
+    young: "Iterable[int] | None" = None,
+) -> int:
     """Kill what a dead run left: the journalled processes, their sessions, and all that carry the goal's id, the mark.
 
     A process is only signalled while its identity, or its environment, says that it belongs to the goal; this
-    process and its ancestors never are. What began before ``since``, in seconds since the epoch, is not looked at.
+    process and its ancestors never are. What began before ``since``, in seconds since the epoch, is not looked at;
+    ``young`` is what began later, if that is known already.
 
     Returns:
         How many processes were killed.
@@ -103,8 +110,9 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     sessions = {process.pid for process in processes if _ours(process)}
     killed: set[int] = set()
     for _ in range(50):
-        if not (found := [*_belonging(sessions, variable, mark, since)]):
+        if not (found := [*_belonging(sessions, variable, mark, begun_since(since) if young is None else young)]):
             break
+        young = None
         spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
         if not (found := [process for process in found if process.pid not in spared]):
             break
@@ -116,7 +124,14 @@ def reap(processes: "Iterable[ProcessIdentity]", mark: str, variable: str = GOAL
     return len(killed)
 
 
-def untied(workspace: Path, since: float) -> tuple[str, ...]:
+def begun_since(moment: float) -> list[int]:
+    """The processes of this machine that began after a moment, in seconds since the epoch, or just before."""
+    import psutil
+
+    return [pid for pid in psutil.pids() if _began(pid) >= moment - CLOCK_STEP_SECONDS]
+
+
+def untied(workspace: Path, young: "Iterable[int]") -> tuple[str, ...]:
     """Processes of this user, outside of this process's own tree, that began lately and have to do with a workspace.
 
     They work in it, or nobody but the system is their parent: a worker can have had them started (at(1), systemd-run,
@@ -124,19 +139,17 @@ def untied(workspace: Path, since: float) -> tuple[str, ...]:
 
     Args:
         workspace: its real path.
-        since: seconds since the epoch.
+        young: those that began lately.
     """
     import psutil
 
-    young = [pid for pid in psutil.pids() if _began(pid) >= since - CLOCK_STEP_SECONDS]
-    me = psutil.Process()
-    own: set[int] = set()
-    if set(young) - {me.pid}:
-        own = {me.pid, *(child.pid for child in me.children(recursive=True)), *(parent.pid for parent in me.parents())}
     found = []
-    for pid in set(young) - own:
+    above = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for pid in set(young) - above:
         with suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
+            if os.getpid() in {parent.pid for parent in process.parents()}:
+                continue
             if process.uids().real == os.getuid() and _concerns(process, workspace):
                 found.append(f"{pid} {process.name()}")
     return tuple(found[:MAX_UNTIED])
@@ -169,13 +182,11 @@ def _ours(process: "ProcessIdentity") -> bool:
     return process.host == socket.gethostname() and is_alive(process)
 
 
-def _belonging(sessions: set[int], variable: str, mark: str, since: float) -> "Iterator[psutil.Process]":
+def _belonging(sessions: set[int], variable: str, mark: str, among: "Iterable[int]") -> "Iterator[psutil.Process]":
     import psutil
 
-    for pid in psutil.pids():
+    for pid in among:
         with suppress(psutil.Error, OSError):
-            if since and _began(pid) < since - CLOCK_STEP_SECONDS:
-                continue
             process = psutil.Process(pid)
             ours = os.getsid(pid) in sessions or process.environ().get(variable) == mark
             if ours and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):

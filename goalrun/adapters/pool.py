@@ -23,11 +23,12 @@ from goalrun.errors import EnvironmentFailure, GitFailed
 
 FOLDER = "verify"
 REPOSITORY = b".git"
-PACKS = Path(".git/objects/pack")
+OBJECTS = b".git/objects"
 REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
     b".git": {b"objects", b"refs", b"info"},
-    b".git/objects": {b"pack", b"info"},
+    OBJECTS: {b"pack", b"info"},
     b".git/objects/info": set(),
+    b".git/objects/pack": set(),
     b".git/refs": {b"heads", b"tags"},
     b".git/refs/heads": set(),
     b".git/refs/tags": set(),
@@ -114,7 +115,8 @@ class Worktree:
         self._since = 0.0
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
-        self._packs: dict[str, Mark] = {}
+        self._objects: dict[str, Mark] = {}
+        self._laid, self._held = "", ""
 
     def make(self, store: Trees, tree: str) -> None:
         """Write it from scratch.
@@ -130,22 +132,31 @@ class Worktree:
         self._keep(store.export(tree, self.top))
         self._config = (self.top / ".git/config").read_bytes()
         self._settle(Index(self._index.read_bytes()))
+        self._laid, self._held = tree, ""
 
     def set_back(self, store: Trees, tree: str) -> bool:
         """Make it hold a tree, whatever was done to it; False where that cannot be proven."""
+        held, self._held = self._held, ""
+        # A file that was written again, with the same bytes, is no change, but cannot be proven without being read.
+        return any(self._made_to_hold(store, tree, known) for known in dict.fromkeys((held, "")))
+
+    def _made_to_hold(self, store: Trees, tree: str, held: str) -> bool:
         try:
             before = self._known.doubted(self._since, self._bytes)
             self._index.write_bytes(before.data)
             self._remove_strangers(_names(before))
-            self._since = self._index.stat().st_mtime
-            with store.reading_over(tree, self.top) as read:
+            since = self._index.stat().st_mtime
+            with store.reading_over(held, tree, self.top) as read:
                 self._lay_repository(store, tree)
                 read()
-            self._settle(Index(self._index.read_bytes()).in_order(before, self._since, self._bytes))
+            if held != tree:
+                self._since = since
+                self._settle(Index(self._index.read_bytes()).in_order(before, since, self._bytes))
             shutil.copyfile(self._index, self.top / ".git/index")
             self._prove(store, tree)
         except (Unproven, EnvironmentFailure, GitFailed, OSError):
             return False
+        self._laid = tree
         return True
 
     def changes(self, store: Trees) -> list[Change]:
@@ -153,7 +164,9 @@ class Worktree:
         self._index.write_bytes(self._known.doubted(self._since, self._bytes).data)
         with store.differing(self.top) as changed:
             new = [Change(path=shown(path), before=False, after=True) for path in self._new_files()]
-            return [*changed(), *new]
+            found = changed()
+            self._held = "" if found else self._laid
+            return [*found, *new]
 
     def _settle(self, known: Index) -> None:
         self._known = known
@@ -173,13 +186,25 @@ class Worktree:
                     remove_tree(Path(os.fsdecode(os.path.join(place, name))))  # noqa: PTH118 - bytes
 
     def _lay_repository(self, store: Trees, tree: str) -> None:
-        """The repository, with nothing of the old one but packs that nobody touched."""
-        packs = {os.fsencode(name) for name, mark in self._packs.items() if _mark(self.top / PACKS / name) == mark}
-        self._remove_strangers({**REPOSITORY_FOLDERS, os.fsencode(PACKS): packs})
+        """The repository, with nothing of the old one but objects of this tree that nobody touched."""
+        untouched = [name for name, mark in self._objects.items() if _mark(self._object(name)) == mark]
+        folders = {folder: set(names) for folder, names in REPOSITORY_FOLDERS.items()}
+        for folder, file in (os.fsencode(name).split(b"/") for name in untouched):
+            folders[OBJECTS].add(folder)
+            folders.setdefault(OBJECTS + b"/" + folder, set()).add(file)
+        self._remove_strangers(folders)
         self._keep(store.export(tree, self.top, self._config))
+        for name in set(untouched) - self._objects.keys():
+            os.unlink(self._object(name))  # noqa: PTH108 - bytes
+            with suppress(OSError):
+                # Others may be in it.
+                os.rmdir(os.path.dirname(self._object(name)))  # noqa: PTH106, PTH120 - bytes
 
-    def _keep(self, packs: Iterable[str]) -> None:
-        self._packs = {name: _mark(self.top / PACKS / name) for name in packs}
+    def _object(self, name: str) -> bytes:
+        return os.path.join(self._bytes, OBJECTS, os.fsencode(name))  # noqa: PTH118 - bytes
+
+    def _keep(self, objects: Iterable[str]) -> None:
+        self._objects = {name: _mark(self._object(name)) for name in objects}
 
     def _prove(self, store: Trees, tree: str) -> None:
         """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""
@@ -235,10 +260,10 @@ def _restore_folder(place: bytes, mark: tuple[object, ...]) -> None:
         os.removexattr(place, name, follow_symlinks=False)
 
 
-def _mark(path: Path) -> Mark:
+def _mark(path: bytes) -> Mark:
     """Identity and times of a file; a write moves the time of change, which nobody can set."""
     with suppress(OSError):
-        status = path.lstat()
+        status = os.lstat(path)
         return status.st_ino, status.st_mode, status.st_nlink, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return ()
 

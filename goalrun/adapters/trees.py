@@ -3,8 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
@@ -160,12 +160,16 @@ class Trees(Repository):
         with git.beside(words, folder, self._worktree(folder)) as ended:
             yield lambda: [Change(path=each.shown, before=True, after=present(each.after)) for each in entries(ended())]
 
-    def reading_over(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
-        """Make the files in a materialised worktree those of a tree; what its index vouches for is not written.
+    def reading_over(self, held: str, tree: str, folder: Path) -> AbstractContextManager[Callable[[], object]]:
+        """Make the files in a materialised worktree those of a tree; that is done once what is given returns.
 
-        That is done once what is given returns; see ``git.beside``.
+        Where it is known to have ``held`` a tree, only what differs is looked at; else all, and what the index vouches
+        for is not written. See ``git.beside``.
         """
-        return git.beside(["read-tree", "--reset", "-u", tree], folder, self._worktree(folder))
+        if held == tree:
+            return nullcontext(lambda: None)
+        known = [held] if held else []
+        return git.beside(["read-tree", "--reset", "-u", *known, tree], folder, self._worktree(folder))
 
     def differs(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
         """What of index or files of a materialised worktree is not exactly a tree's; see ``git.beside``."""
@@ -197,10 +201,10 @@ class Trees(Repository):
         Args:
             tree: what it holds.
             top: the folder.
-            config: the configuration of an earlier one there, of which packs may be left that this one has too.
+            config: the configuration of an earlier one there, of which objects may be left that this one has too.
 
         Returns:
-            The names of such packs.
+            The files of such objects, below its folder of objects.
         """
         repository = top / ".git"
         if config is None:
@@ -212,38 +216,31 @@ class Trees(Repository):
         (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
         # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
         (repository / "info/attributes").write_text(EXACT_ATTRIBUTES, encoding="ascii")
-        packs = self._bring_objects(tree, repository)
+        files = self._bring_objects(tree, repository / "objects")
         written = write_commit(repository, tree, "snapshot", durable=False)
         (repository / "refs/heads/main").write_text(f"{written}\n", encoding="ascii")
         # Written with the files, by the same git: it is up to date.
         with suppress(FileNotFoundError):
             shutil.copyfile(self._worktree(top)["GIT_INDEX_FILE"], repository / "index")
-        return packs
+        return files
 
-    def _bring_objects(self, tree: str, repository: Path) -> list[str]:
-        """The objects of a tree: a pack of the tree that was exported first, and one of what is in this one alone."""
+    def _bring_objects(self, tree: str, objects: Path) -> list[str]:
+        """The objects of a tree: a pack of the tree that was exported first, and what is in this one alone."""
         first, home = self._first_pack(tree)
-        packs = list(home.iterdir())
-        for pack in packs:
-            if not (repository / "objects/pack" / pack.name).exists():
-                shutil.copy(pack, repository / "objects/pack")
+        files = {f"pack/{pack.name}": pack for pack in home.iterdir()}
         if first != tree:
             names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
-            if not self._copied(names, repository / "objects"):
-                self._pack(names, repository / "objects/pack")
-        return [pack.name for pack in packs]
-
-    def _copied(self, names: Collection[str], objects: Path) -> bool:
-        """Copy objects, if they are few and none is in a pack."""
-        if len(names) > FEW_OBJECTS:
-            return False
-        with suppress(FileNotFoundError):
-            for name in names:
-                place = objects / name[:2]
-                place.mkdir(exist_ok=True)
-                shutil.copyfile(self.path / "objects" / name[:2] / name[2:], place / name[2:])
-            return True
-        return False
+            loose = {f"{name[:2]}/{name[2:]}": self.path / "objects" / name[:2] / name[2:] for name in names}
+            if len(loose) <= FEW_OBJECTS and all(map(Path.exists, loose.values())):
+                files |= loose
+            else:
+                self._pack(names, objects / "pack")
+        for name, source in files.items():
+            place = objects / name
+            if not place.exists():
+                place.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, place)
+        return list(files)
 
     def _first_pack(self, tree: str) -> tuple[str, Path]:
         """The tree that was exported first, and the folder of its pack, in the goal's own."""

@@ -21,7 +21,7 @@ from goalrun.adapters.agents.call import (
 from goalrun.adapters.agents.said import read_output
 from goalrun.adapters.clock import utc_now
 from goalrun.adapters.files import identity_of, private_folder, require_same
-from goalrun.adapters.identity import CALL_VARIABLE, GOAL_VARIABLE, reap, untied
+from goalrun.adapters.identity import CALL_VARIABLE, GOAL_VARIABLE, begun_since, reap, untied
 from goalrun.adapters.isolation import isolated
 from goalrun.adapters.sandbox.bwrap import bwrap
 from goalrun.core.evidence import clean, one_line
@@ -80,11 +80,12 @@ class AgentWorker:
             # What slipped out of the tree, through a daemon of the system for example, but carries the goal's id; that
             # of this call alone, where other calls run beside it.
             mark = (self._call_id(task), CALL_VARIABLE) if task.place else (self._spec.id, GOAL_VARIABLE)
-            reap((), *mark, begun)
+            young = begun_since(begun)
+            reap((), *mark, begun, young)
         self._require_work(heard)
         report = self._report(heard, kept, task.session if goes_on else None, task.chars)
         # A flow's calls run side by side: which of them had a process started, nobody could tell.
-        strangers = () if task.place else untied(Path(self._spec.workspace), begun)
+        strangers = () if task.place else untied(Path(self._spec.workspace), young)
         return report.but(untied=strangers)
 
     def cut(self, turn: int, attempt: int, before: Session | None) -> tuple[Usage | None, Session | None]:

@@ -46,7 +46,7 @@ def _python(folder: Path, path: str | None) -> list[str]:
 
 
 def _where(folder: Path) -> str:
-    """What makes unittest find tests in a folder that is no package, which it passes over (unittest, "Test Discovery")."""
+    """What makes unittest find tests in a folder that is no package: it passes over those ("Test Discovery")."""
     places = sorted({path.parent for path in folder.glob("test*/**/test_*.py")})
     found_as_it_is = any(folder.glob("test_*.py")) or any((place / "__init__.py").is_file() for place in places)
     return f" discover -s {shlex.quote(str(places[0].relative_to(folder)))}" if places and not found_as_it_is else ""

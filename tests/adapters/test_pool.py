@@ -73,6 +73,7 @@ LEAKS = {
     "a repository that is gone": "rm -rf .git",
     "alternates and objects": "echo /tmp > .git/objects/info/alternates; echo x | git hash-object -w --stdin",
     "a pack that was written over": "cd .git/objects/pack; chmod +w *; for p in *.pack; do echo garbage > $p; done",
+    "a file that was written again as it was": "cp app.py x; cat x > app.py; rm x; touch src/one.c tests/test_app.py",
     "a file that is gone": "rm app.py src/one.c",
     "everything gone": "find . -mindepth 1 -delete",
     "a name that is no text": "touch $'src/\\xff\\n'; mkdir $'\\xfe'",
@@ -116,16 +117,19 @@ def store(user: Path, top: Path) -> GitStore:
     return made
 
 
-def used(pool: Pool, store: GitStore, tree: str, command: str) -> Worktree:
+def used(pool: Pool, store: GitStore, tree: str, command: str, *, looked_at: bool = False) -> Worktree:
     """A worktree in which a command was run."""
     with pool.worktree(store, tree) as worktree:
         subprocess.run(["bash", "-c", command], cwd=worktree.top, check=False, capture_output=True)
+        if looked_at:
+            worktree.changes(store)
     return worktree
 
 
+@pytest.mark.parametrize("looked_at", [False, True], ids=["unseen", "seen"])
 @pytest.mark.parametrize("leak", LEAKS)
 def test_nothing_that_a_command_does_is_there_for_the_next(
-    leak: str, store: GitStore, top: Path, tmp_path: Path
+    leak: str, store: GitStore, top: Path, tmp_path: Path, *, looked_at: bool
 ) -> None:
     first = store.snapshot("turn-1").tree
     write(top, {"app.py": "dddd\n", "more/new.py": "new\n"})
@@ -133,7 +137,8 @@ def test_nothing_that_a_command_does_is_there_for_the_next(
     pool = Pool(tmp_path / "pooled", "project")
     with Pool(tmp_path / "fresh", "project").worktree(store, second) as fresh:
         expected = seen(fresh.top)
-    worktrees = [used(pool, store, tree, LEAKS[leak]) for tree in (first, second, first, second)]
+    trees = (first, second, first, second)
+    worktrees = [used(pool, store, tree, LEAKS[leak], looked_at=looked_at) for tree in trees]
     inode = worktrees[-1].place.stat().st_ino
     with pool.worktree(store, second) as again:
         assert seen(again.top) == expected
