@@ -25,6 +25,8 @@ CACHES = (
 )  # fmt: skip
 """Left out of snapshots like ignored files, unless the user's repository tracks them: tools make them."""
 MAX_EXCLUDES_BYTES = 1 << 20
+PACKED_BASE = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.bigFileThreshold", "GIT_CONFIG_VALUE_0": "1"}
+"""Has `git add` write all blobs into one pack: half the room, and half the time, of a file for each."""
 TELL_SECONDS = 2.0
 LEAST_KEPT_BYTES = 4 << 20
 """Below that, storing everything anew is as fast."""
@@ -116,14 +118,18 @@ class GitStore(Trees):
         if self._index.exists():
             return
         self.require_workspace()
+        how = PACKED_BASE
         with suppress(FileNotFoundError), shelf.open("rb") as pack:
             words = ["index-pack", "--stdin", "--fix-thin"]
             os.utime(shelf)
-            if git.follow(words, self.path, self._environment(), watch, pack).status != 0:
+            if git.follow(words, self.path, self._environment(), watch, pack).status == 0:
+                # What is stored is not compressed again, which a pack takes before it is known.
+                how = {}
+            else:
                 shelf.unlink(missing_ok=True)
         self._since.touch()
         # It may fail, on nested repositories; the snapshot sees to that.
-        git.follow(["add", "--all", "--verbose", "--", "."], self._workspace, self._environment(), watch)
+        git.follow(["add", "--all", "--verbose", "--", "."], self._workspace, self._environment(how), watch)
 
     def keep(self, shelf: Path) -> None:
         """Keep what was packed of the base for the next goal of the workspace, where that is worth it."""
