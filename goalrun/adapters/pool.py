@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -129,7 +129,7 @@ class Worktree:
         self._folder_mark = _folder_mark(self._bytes)
         self._since = self.top.stat().st_mtime
         store.materialise(tree, self.top)
-        self._keep(store.export(tree, self.top))
+        self._objects = {name: _mark(self._object(name)) for name in store.export(tree, self.top)}
         self._config = (self.top / ".git/config").read_bytes()
         self._settle(Index(self._index.read_bytes()))
         self._laid, self._held = tree, ""
@@ -142,16 +142,18 @@ class Worktree:
 
     def _made_to_hold(self, store: Trees, tree: str, held: str) -> bool:
         try:
-            before = self._known.doubted(self._since, self._bytes)
+            self._index.touch()
+            since = self._index.stat().st_mtime
+            known = before = self._known.doubted(self._since, self._bytes)
             self._index.write_bytes(before.data)
             self._remove_strangers(_names(before))
-            since = self._index.stat().st_mtime
             with store.reading_over(held, tree, self.top) as read:
                 self._lay_repository(store, tree)
                 read()
             if held != tree:
-                self._since = since
-                self._settle(Index(self._index.read_bytes()).in_order(before, since, self._bytes))
+                known = Index(self._index.read_bytes()).in_order(before, since, self._bytes)
+            self._since = since
+            self._settle(known)
             shutil.copyfile(self._index, self.top / ".git/index")
             self._prove(store, tree)
         except (Unproven, EnvironmentFailure, GitFailed, OSError):
@@ -187,14 +189,15 @@ class Worktree:
 
     def _lay_repository(self, store: Trees, tree: str) -> None:
         """The repository, with nothing of the old one but objects of this tree that nobody touched."""
-        untouched = [name for name, mark in self._objects.items() if _mark(self._object(name)) == mark]
+        untouched = {name: mark for name, mark in self._objects.items() if _mark(self._object(name)) == mark}
         folders = {folder: set(names) for folder, names in REPOSITORY_FOLDERS.items()}
         for folder, file in (os.fsencode(name).split(b"/") for name in untouched):
             folders[OBJECTS].add(folder)
             folders.setdefault(OBJECTS + b"/" + folder, set()).add(file)
         self._remove_strangers(folders)
-        self._keep(store.export(tree, self.top, self._config))
-        for name in set(untouched) - self._objects.keys():
+        files = store.export(tree, self.top, self._config, untouched)
+        self._objects = {name: untouched.get(name) or _mark(self._object(name)) for name in files}
+        for name in untouched.keys() - self._objects.keys():
             os.unlink(self._object(name))  # noqa: PTH108 - bytes
             with suppress(OSError):
                 # Others may be in it.
@@ -202,9 +205,6 @@ class Worktree:
 
     def _object(self, name: str) -> bytes:
         return os.path.join(self._bytes, OBJECTS, os.fsencode(name))  # noqa: PTH118 - bytes
-
-    def _keep(self, objects: Iterable[str]) -> None:
-        self._objects = {name: _mark(self._object(name)) for name in objects}
 
     def _prove(self, store: Trees, tree: str) -> None:
         """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""

@@ -170,7 +170,8 @@ class GitStore(Trees):
             # What the label named until now stays in reach.
             parents = dict.fromkeys(each for each in (previous, before) if each is not None)
             commit = self.commit(tree, f"goalrun {label}", *parents)
-        self._point(commit, *dict.fromkeys((label, "last") if last else (label,)))
+        # What is in the place of the last one is in the journal next, which outlasts a power cut; the rest is not.
+        self._point(commit, *dict.fromkeys((label, "last") if last else (label,)), durable=not last)
         if label == "base":
             self.base = commit
         since = set(changed) ^ set(self.changes(compared, self.tree_of(previous))) if previous else ()
@@ -182,10 +183,10 @@ class GitStore(Trees):
             warnings=self._warnings(first=base is None),
         )
 
-    def _point(self, commit: str, *labels: str) -> None:
+    def _point(self, commit: str, *labels: str, durable: bool = True) -> None:
         # As git would; but nobody else writes here, and it takes long to start.
         for label in labels:
-            write_whole(private_folder(self.path / "refs/goalrun") / label, f"{commit}\n")
+            write_whole(private_folder(self.path / "refs/goalrun") / label, f"{commit}\n", durable=durable)
 
     def take_turn(self, label: str, *, restore: bool) -> Snapshot:
         """The snapshot of a turn; with ``restore`` protected paths are first put back as in the base.

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
@@ -195,16 +195,17 @@ class Trees(Repository):
         unsynced = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "none"}
         return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index, **unsynced})
 
-    def export(self, tree: str, top: Path, config: bytes | None = None) -> list[str]:
+    def export(self, tree: str, top: Path, config: bytes | None = None, left: Container[str] = ()) -> list[str]:
         """Make a stand-alone repository of one commit, of a tree whose files are in a folder, or will be.
 
         Args:
             tree: what it holds.
             top: the folder.
-            config: the configuration of an earlier one there, of which objects may be left that this one has too.
+            config: the configuration of an earlier one there.
+            left: what is there of that one's files of objects; as returned.
 
         Returns:
-            The files of such objects, below its folder of objects.
+            The files of objects that a later one may have too, below the folder of objects.
         """
         repository = top / ".git"
         if config is None:
@@ -216,7 +217,7 @@ class Trees(Repository):
         (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
         # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
         (repository / "info/attributes").write_text(EXACT_ATTRIBUTES, encoding="ascii")
-        files = self._bring_objects(tree, repository / "objects")
+        files = self._bring_objects(tree, repository / "objects", left)
         written = write_commit(repository, tree, "snapshot", durable=False)
         (repository / "refs/heads/main").write_text(f"{written}\n", encoding="ascii")
         # Written with the files, by the same git: it is up to date.
@@ -224,23 +225,21 @@ class Trees(Repository):
             shutil.copyfile(self._worktree(top)["GIT_INDEX_FILE"], repository / "index")
         return files
 
-    def _bring_objects(self, tree: str, objects: Path) -> list[str]:
+    def _bring_objects(self, tree: str, objects: Path, left: Container[str]) -> list[str]:
         """The objects of a tree: a pack of the tree that was exported first, and what is in this one alone."""
         first, home = self._first_pack(tree)
-        files = {f"pack/{pack.name}": pack for pack in home.iterdir()}
-        if first != tree:
-            names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
-            loose = {f"{name[:2]}/{name[2:]}": self.path / "objects" / name[:2] / name[2:] for name in names}
-            if len(loose) <= FEW_OBJECTS and all(map(Path.exists, loose.values())):
-                files |= loose
-            else:
-                self._pack(names, objects / "pack")
-        for name, source in files.items():
-            place = objects / name
-            if not place.exists():
-                place.parent.mkdir(exist_ok=True)
-                shutil.copyfile(source, place)
-        return list(files)
+        packs = {f"pack/{pack.name}": str(pack) for pack in home.iterdir()}
+        _copy(packs, objects, left)
+        if first == tree:
+            return list(packs)
+        names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
+        loose = {(name := f"{each[:2]}/{each[2:]}"): f"{self.path}/objects/{name}" for each in names}
+        if len(loose) <= FEW_OBJECTS:
+            with suppress(FileNotFoundError):
+                _copy(loose, objects, left)
+                return [*packs, *loose]
+        self._pack(names, objects / "pack")
+        return list(packs)
 
     def _first_pack(self, tree: str) -> tuple[str, Path]:
         """The tree that was exported first, and the folder of its pack, in the goal's own."""
@@ -298,3 +297,11 @@ class Trees(Repository):
                 files.append(Entry(line.partition(b"\t")[2], (mode, blob), absent))
         gone = [Entry(path, absent, (GITLINK, "0" * 40)) for path in links]
         return self._tree_with(tree, [*gone, *files])
+
+
+def _copy(sources: Mapping[str, str], folder: Path, left: Container[str]) -> None:
+    """Copy files to where they go below a folder, but those that are ``left`` there."""
+    for name, source in sources.items():
+        if name not in left:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
