@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and folders that only their owner can read."""
 
 import os
+import secrets
+import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -111,28 +113,33 @@ def remove_tree(path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             return
-        with suppress(FileNotFoundError):
-            path.chmod(0o700)
-        # Permissions on the way down, removal on the way up.
-        for folder, names, _ in os.walk(path, topdown=True):
-            for below in (Path(folder, name) for name in names):
-                if not below.is_symlink():
-                    with suppress(FileNotFoundError):
-                        below.chmod(0o700)
-        for folder, names, files in os.walk(path, topdown=False):
-            for below in (Path(folder, name) for name in (*files, *names)):
-                _remove_one(below)
-        _remove_one(path)
+        with suppress(OSError, RecursionError):
+            shutil.rmtree(path)
+            return
+        _remove_carefully(path)
     except OSError as failure:
         raise EnvironmentFailure(f"cannot remove {failure.filename or path}: {failure.strerror}") from failure
 
 
-def _remove_one(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
+def _remove_carefully(top: Path) -> None:
+    """The same where permissions were taken away, somebody else removes things too, or paths are too long.
+
+    Each folder is moved to the top before it is read: however deep it lies, its path stays short.
+    """
+    token, waiting = secrets.token_hex(8), [top]
+    for folder in waiting:
+        with suppress(FileNotFoundError):
+            folder.chmod(0o700)
+            for entry in [*os.scandir(folder)]:
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        Path(entry).chmod(0o700)
+                        waiting.append(Path(entry).rename(top / f"{token}-{len(waiting)}"))
+                    else:
+                        Path(entry).unlink()
+    for folder in reversed(waiting):
+        with suppress(FileNotFoundError):
+            folder.rmdir()
 
 
 def in_the_way(top: bytes, new: Iterable[bytes], gone: Collection[bytes]) -> bytes | None:
@@ -146,14 +153,19 @@ def in_the_way(top: bytes, new: Iterable[bytes], gone: Collection[bytes]) -> byt
                     return place
                 break
         else:
-            for below in _files_below(os.path.join(top, path)):  # noqa: PTH118 - bytes
+            for below in files_below(os.path.join(top, path)):  # noqa: PTH118 - bytes
                 if (left := os.path.relpath(below, top)) not in gone:
                     return left
     return None
 
 
-def _files_below(folder: bytes) -> Iterator[bytes]:
-    for here, names, files in os.walk(folder):
-        for path in (os.path.join(here, name) for name in (*files, *names)):  # noqa: PTH118 - bytes
-            if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114 - bytes
-                yield path
+def files_below(folder: bytes) -> Iterator[bytes]:
+    """Files and links below a folder, however deep they lie; what cannot be read is passed over."""
+    waiting = [folder]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry.path

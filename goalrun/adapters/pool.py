@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from goalrun.adapters.files import private_folder, remove_tree
+from goalrun.adapters.files import files_below, private_folder, remove_tree
 from goalrun.adapters.index import Index
 from goalrun.adapters.repository import shown
 from goalrun.adapters.trees import Trees
@@ -285,7 +285,5 @@ def _files(top: bytes, path: bytes) -> Iterator[bytes]:
     if os.path.islink(place) or not os.path.isdir(place):  # noqa: PTH112, PTH114 - bytes
         yield path
         return
-    for here, folders, files in os.walk(place):
-        links = (name for name in folders if os.path.islink(os.path.join(here, name)))  # noqa: PTH114, PTH118 - bytes
-        for name in (*files, *links):
-            yield os.path.relpath(os.path.join(here, name), top)  # noqa: PTH118 - bytes
+    for below in files_below(place):
+        yield os.path.relpath(below, top)

@@ -38,7 +38,7 @@ def changed(folder: Path, path: str, workspace: Path) -> list[Tamper]:
 def _marks(path: str, workspace: Path) -> dict[str, Mark]:
     """Identity, size and time of every program on a PATH that is neither the system's nor in the workspace."""
     found: dict[str, Mark] = {}
-    for entry in map(Path, filter(None, path.split(os.pathsep))):
+    for entry in map(Path, dict.fromkeys(filter(None, path.split(os.pathsep)))):
         if in_system(entry) or entry.is_relative_to(workspace):
             continue
         with suppress(OSError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from goalrun.adapters.files import private_folder, read_bounded, remove_tree, write_whole
+from goalrun.adapters.files import files_below, private_folder, read_bounded, remove_tree, write_whole
 from goalrun.errors import EnvironmentFailure
 
 WRITER = """
@@ -97,6 +97,22 @@ def test_a_tree_is_removed_whatever_its_modes_and_wherever_its_links_lead(tmp_pa
     assert not tree.exists()
     assert (keep / "sub" / "file").exists()
     assert keep.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_tree_that_is_deeper_than_a_path_can_be_long_is_walked_and_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "first").touch()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert [*files_below(os.fsencode(top))] == [os.fsencode(top / "first")]
+    remove_tree(top)
+    assert not top.exists()
 
 
 def test_removing_a_link_a_file_or_nothing_removes_just_that(tmp_path: Path) -> None:

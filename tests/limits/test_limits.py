@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MEASURE, PYTHON, Done, Program
+from support import MEASURE, PYTHON, Done, Program, write
 
 from goalrun.adapters import isolation
 from goalrun.adapters.process import HEAD_BYTES, TAIL_BYTES, Command, run
@@ -192,6 +193,30 @@ def test_nothing_of_a_worker_is_left(deed: str, worker_isolation: str, program: 
     assert (done.code, report["outcome"]) == (3, "ok" if deed in GOOD_ENDS else "timeout")
     assert report["seconds"] < GENEROUS_SECONDS
     assert program.run("list").code == 0, "the machine can be used"
+
+
+DIG = """
+import os, sys
+here = os.open(".", os.O_RDONLY)
+for _ in range(int(sys.argv[1])):
+    os.mkdir("d", dir_fd=here)
+    here = os.open("d", os.O_RDONLY, dir_fd=here)
+    os.closerange(3, here)
+os.close(os.open("x", os.O_CREAT, dir_fd=here))
+"""
+
+
+@pytest.mark.parametrize(("worker", "check"), [(0, 3000), (1500, 0), (3000, 0)])
+def test_folders_may_be_deeper_than_a_path_can_be_long(worker: int, check: int, program: Program) -> None:
+    """1,500 folders in one another fit into a path, 3,000 do not: git does not see what is in those."""
+    dig = f"rm -rf d; {PYTHON} {write(program.home.parent, {'dig.py': DIG}) / 'dig.py'}"
+    shutil.rmtree(program.cwd / "tests")
+    (program.cwd / "test_shop.py").write_text(
+        "import unittest\nclass A(unittest.TestCase):\n    def test(self): 1 / 0\n"
+    )
+    options = ("--sandbox", "process", "--max-turns", "2", "--worker-isolation", "off")
+    done = program.start(*options, worker=f"date > now; {dig} {worker}", check=f"{dig} {check}; {PYTHON} -m unittest")
+    assert (done.code, "max turns" in done.out) == (3, True), done.err
 
 
 # A full disk

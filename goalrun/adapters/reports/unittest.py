@@ -2,11 +2,13 @@
 
 import ast
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from goalrun.adapters.files import files_below
 from goalrun.adapters.reports.found import Found, Outcome, collect, read_whole, turned, unequal
 from goalrun.adapters.reports.pytest import runs_module
 
@@ -104,9 +106,10 @@ def _home(test: str, start: Path) -> _Home | None:
     parts = test.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
+    modules = [Path(os.fsdecode(path)) for path in files_below(os.fsencode(start)) if path.endswith(b".py")]
     for size in range(len(parts) - 2, 0, -1):
         # The folder that module names start from depends on the command: ``discover -s tests`` makes it tests.
-        files = [path for path in start.rglob(f"{parts[size - 1]}.py") if _is_module(path, parts[:size], start)]
+        files = [path for path in modules if path.stem == parts[size - 1] and _is_module(path, parts[:size], start)]
         if files:
             group = parts[size] if size == len(parts) - 2 else ""
             holding = [path for path in files if group and group in _classes(path)]
