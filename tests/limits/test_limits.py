@@ -216,7 +216,7 @@ def test_folders_may_be_deeper_than_a_path_can_be_long(worker: int, check: int, 
     )
     options = ("--sandbox", "process", "--max-turns", "2", "--worker-isolation", "off")
     done = program.start(*options, worker=f"date > now; {dig} {worker}", check=f"{dig} {check}; {PYTHON} -m unittest")
-    assert (done.code, "max turns" in done.out) == (3, True), done.err
+    assert done.code == 3, done.err
 
 
 # A full disk
