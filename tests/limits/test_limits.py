@@ -21,6 +21,7 @@ import pytest
 from support import MEASURE, PYTHON, Done, Program, write
 
 from goalrun.adapters import isolation
+from goalrun.adapters.files import remove_tree
 from goalrun.adapters.process import HEAD_BYTES, TAIL_BYTES, Command, run
 from goalrun.adapters.sandbox import probe
 from goalrun.errors import ProcessFailure
@@ -216,6 +217,8 @@ def test_folders_may_be_deeper_than_a_path_can_be_long(worker: int, check: int, 
     )
     options = ("--sandbox", "process", "--max-turns", "2", "--worker-isolation", "off")
     done = program.start(*options, worker=f"date > now; {dig} {worker}", check=f"{dig} {check}; {PYTHON} -m unittest")
+    # What pytest does with old folders cannot.
+    remove_tree(program.cwd)
     assert done.code == 3, done.err
 
 
