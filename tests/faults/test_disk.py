@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from faults.suite import compiled, faults, recorded, share, tried
 
-FAULTS = 40 if os.environ.get("GOALRUN_FAULTS") == "all" else 14
+FAULTS = 40 if os.environ.get("GOALRUN_FAULTS") == "all" else 8
 SEED = 20260101
 
 

@@ -18,7 +18,7 @@ from goalrun.adapters.lock import WorkspaceLock, filed_claims
 
 pytestmark = [NEEDS_LINUX, pytest.mark.timeout(3000 if ALL else 120)]
 PROCESSES = 50
-HOLDS = 1000 if ALL else 60
+HOLDS = 1000 if ALL else 40
 DAY = 86_400
 KERNEL: dict[str, str] = {}
 
