@@ -118,6 +118,9 @@ class GitStore(Trees):
         if self._index.exists():
             return
         self.require_workspace()
+        for left in (self.path / "objects/pack").glob("tmp_*"):
+            # Half a pack, of a process that was killed.
+            left.unlink(missing_ok=True)
         how = PACKED_BASE
         with suppress(FileNotFoundError), shelf.open("rb") as pack:
             words = ["index-pack", "--stdin", "--fix-thin"]

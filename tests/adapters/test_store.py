@@ -689,14 +689,19 @@ def test_patches_say_that_the_store_cannot_be_read(top: Path) -> None:
 
 
 def test_reading_a_workspace_for_the_first_time_can_be_ended_and_begun_again(top: Path, tmp_path: Path) -> None:
+    (top / "large").write_bytes(os.urandom(64 << 20))
     store = store_for(top)
+    packs = store.path / "objects/pack"
 
     def poll() -> None:
-        raise Interrupted("pause", "asked to")
+        if [*packs.glob("tmp_*")]:
+            raise Interrupted("pause", "asked to")
 
     with pytest.raises(Interrupted):
         store.fill(tmp_path / "none", lambda _: None, poll)
+    assert [*packs.iterdir()]
     store.fill(tmp_path / "none", lambda _: None, lambda: None)
+    assert [*packs.glob("tmp_*")] == []
     assert content(store, store.snapshot("base").tree) == on_disk(top)
 
 
