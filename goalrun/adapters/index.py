@@ -6,8 +6,8 @@ all of it. An entry begins with times of change and of modification, in seconds 
 
 import hashlib
 import os
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from operator import itemgetter
@@ -101,6 +101,41 @@ class Index:
             changed[start : start + SECONDS] = bytes(SECONDS)
         return Index(_signed(changed), self.entries) if doubtful else self
 
+    def changed(self, changes: Mapping[bytes, bytes]) -> "Index":
+        """An index with other entries for some paths, see ``entry``; b"" takes a path out. Extensions are left out."""
+        data, entries = self.data, [*self.entries, (self._end, b"")]
+        pieces: list[bytes] = []
+        places: list[tuple[int, bytes]] = []
+        number, length = 0, HEADER
+        for path in (*sorted(changes), None):
+            found = len(self.entries) if path is None else bisect_left(self.entries, path, key=itemgetter(1))
+            shift = length - entries[number][0]
+            pieces.append(data[entries[number][0] : entries[found][0]])
+            places += [(start + shift, each) for start, each in entries[number:found]]
+            length += len(pieces[-1])
+            number = found
+            if path is not None:
+                number += entries[found][1] == path
+                pieces.append(changes[path])
+                places += [(length, path)] if changes[path] else []
+                length += len(changes[path])
+        header = data[: len(SIGNATURE) + SECONDS] + pack(">I", len(places))
+        return Index(_signed(bytearray(b"".join((header, *pieces, bytes(DIGEST))))), places)
+
+    @property
+    def _end(self) -> int:
+        """Where the entries end, and extensions begin."""
+        if not self.entries:
+            return HEADER
+        start, path = self.entries[-1]
+        return start + _length(_name(self.data, start) - start + len(path))
+
+    def front(self, path: bytes) -> tuple[bytes, int]:
+        """The entry of a path, or the one in front of where it would be: its path, and when it was modified in ns."""
+        number = bisect_right(self.entries, path, key=itemgetter(1)) - 1
+        start, found = self.entries[number] if number >= 0 else (0, b"")
+        return found, _modified(self.data, start) if number >= 0 else 0
+
     def in_order(self, before: "Index", since: float, top: bytes) -> "Index":
         """Give files that were just written the times that they would have, had all been written at once.
 
@@ -140,15 +175,32 @@ def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
     return True
 
 
+def entry(path: bytes, mode: int, blob: str, status: os.stat_result) -> bytes:
+    """An entry for a file that was just written."""
+    times = (*divmod(status.st_ctime_ns, BILLION), *divmod(status.st_mtime_ns, BILLION))
+    numbers = (status.st_dev, status.st_ino, mode, status.st_uid, status.st_gid, status.st_size)
+    fields = pack(">10I", *times, *(number & 0xFFFFFFFF for number in numbers))
+    data = fields + bytes.fromhex(blob) + pack(">H", min(len(path), 0xFFF)) + path
+    return data.ljust(_length(len(data)), b"\0")
+
+
 def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
-    version, count = unpack_from(">2I", data, len(SIGNATURE))
-    start, may_extend = HEADER, version > KNOWN_VERSIONS[0]
-    for _ in range(count):
-        name = start + NAME + (2 if may_extend and data[start + FLAGS] & EXTENDED else 0)
+    start = HEADER
+    for _ in range(unpack_from(">I", data, len(SIGNATURE) + SECONDS)[0]):
+        name = _name(data, start)
         end = data.index(b"\0", name)
         yield start, data[name:end]
-        # Padded with one to eight zeros.
-        start += (end - start + 8) & ~7
+        start += _length(end - start)
+
+
+def _name(data: bytes, start: int) -> int:
+    """Where an entry's path begins; version 2 has no entry with more flags."""
+    return start + NAME + (2 if data[start + FLAGS] & EXTENDED else 0)
+
+
+def _length(used: int) -> int:
+    """How long an entry is: padded with one to eight zeros."""
+    return (used + 8) & ~7
 
 
 def _modified(data: bytes | bytearray, start: int) -> int:

@@ -15,14 +15,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from goalrun.adapters.files import files_below, private_folder, remove_tree
-from goalrun.adapters.index import Index
-from goalrun.adapters.repository import shown
-from goalrun.adapters.trees import Trees
+from goalrun.adapters.index import Index, entry
+from goalrun.adapters.repository import Entry, present, shown
+from goalrun.adapters.trees import LINK, Trees
 from goalrun.core.protection import Change
 from goalrun.errors import EnvironmentFailure, GitFailed
 
 FOLDER = "verify"
 REPOSITORY = b".git"
+EXECUTABLE = "100755"
 OBJECTS = b".git/objects"
 REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
     b".git": {b"objects", b"refs", b"info"},
@@ -116,7 +117,7 @@ class Worktree:
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
         self._objects: dict[str, Mark] = {}
-        self._laid, self._held = "", ""
+        self._laid, self._held, self._strange = "", "", False
 
     def make(self, store: Trees, tree: str) -> None:
         """Write it from scratch.
@@ -144,13 +145,18 @@ class Worktree:
         try:
             self._index.touch()
             since = self._index.stat().st_mtime
-            known = before = self._known.doubted(self._since, self._bytes)
+            before = self._known.doubted(self._since, self._bytes)
             self._index.write_bytes(before.data)
-            self._remove_strangers(_names(before))
-            with store.reading_over(held, tree, self.top) as read:
+            if not held or self._strange:
+                self._remove_strangers(_names(before))
+            difference = store.difference(held, tree) if held else None
+            if difference is not None:
                 self._lay_repository(store, tree)
-                read()
-            if held != tree:
+                known = self._write_over(before, difference)
+            else:
+                with store.reading_over(tree, self.top) as read:
+                    self._lay_repository(store, tree)
+                    read()
                 known = Index(self._index.read_bytes()).in_order(before, since, self._bytes)
             self._since = since
             self._settle(known)
@@ -161,13 +167,30 @@ class Worktree:
         self._laid = tree
         return True
 
+    def _write_over(self, before: Index, difference: Mapping[bytes, tuple[Entry, bytes]]) -> Index:
+        """What git would do to the files, and to the index, where only a little is different."""
+        entries: dict[bytes, bytes] = {}
+        for path, (each, _) in difference.items():
+            if present(each.before):
+                _remove(self._bytes, path)
+                entries[path] = b""
+        last, time = b"", 0
+        for path, (each, data) in sorted(difference.items()):
+            if present(each.after):
+                # As `Index.in_order` has it: the time that it had, or that of the file in front.
+                front, old = before.front(path)
+                status = _write(self._bytes, path, each.after[0], data, time if front < last else old)
+                entries[path] = entry(path, int(each.after[0], 8), each.after[1], status)
+                last, time = path, status.st_mtime_ns
+        return before.changed(entries) if entries else before
+
     def changes(self, store: Trees) -> list[Change]:
         """What was done to it since: files that differ, and files that are new."""
         self._index.write_bytes(self._known.doubted(self._since, self._bytes).data)
         with store.differing(self.top) as changed:
             new = [Change(path=shown(path), before=False, after=True) for path in self._new_files()]
             found = changed()
-            self._held = "" if found else self._laid
+            self._held, self._strange = "" if found else self._laid, bool(new)
             return [*found, *new]
 
     def _settle(self, known: Index) -> None:
@@ -277,6 +300,30 @@ def _hash(top: bytes, path: bytes) -> str:
         with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             data = file.read()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _remove(top: bytes, path: bytes) -> None:
+    """Remove a file, and the folders above it that held nothing else."""
+    place = os.path.join(top, path)  # noqa: PTH118 - bytes
+    os.unlink(place)  # noqa: PTH108 - bytes
+    with suppress(OSError):
+        while (place := os.path.dirname(place)) != top:  # noqa: PTH120 - bytes
+            os.rmdir(place)  # noqa: PTH106 - bytes
+
+
+def _write(top: bytes, path: bytes, mode: str, data: bytes, time: int) -> os.stat_result:
+    """Write a file, or a link, that is not there, as git does."""
+    place = os.path.join(top, path)  # noqa: PTH118 - bytes
+    os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
+    if mode == LINK:
+        os.symlink(data, place)  # noqa: PTH211 - bytes
+    else:
+        rights = 0o777 if mode == EXECUTABLE else 0o666
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights), "wb") as file:
+            file.write(data)
+    if time:
+        os.utime(place, ns=(time, time), follow_symlinks=False)
+    return os.lstat(place)
 
 
 def _files(top: bytes, path: bytes) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ BASE_REF = "refs/goalrun/base"
 GITLINK, FOLDER = "160000", "040000"
 _HASH = re.compile("[0-9a-f]{40}")
 KEPT = 4
+SMALL_BYTES = 1 << 20
 COMMITTED_AT = 946684800
 """The first second of the year 2000."""
 
@@ -186,6 +187,18 @@ def write_commit(repository: Path, tree: str, message: str, *parents: str, durab
         # Where it stays, git knows its own names for what was never whole.
         write_whole(place, zlib.compress(data), durable=durable, draft="tmp_obj_")
     return name
+
+
+def small_blob(repository: Path, name: str) -> bytes | None:
+    """A blob that is a loose object (gitformat-loose(5)), whole and at most 1 MiB; None for any other: ask git."""
+    place = repository / "objects" / name[:2] / name[2:]
+    with suppress(OSError, zlib.error):
+        if place.stat().st_size <= SMALL_BYTES:
+            unpacked = zlib.decompressobj().decompress(place.read_bytes(), SMALL_BYTES)
+            header, _, data = unpacked.partition(b"\0")
+            if hashlib.sha1(unpacked, usedforsecurity=False).hexdigest() == name and header == b"blob %d" % len(data):
+                return data
+    return None
 
 
 def present(side: tuple[str, str]) -> bool:

@@ -390,9 +390,10 @@ def guard() -> None:
     last: float | None = None
     while supervisor not in ended and (last is None or time.monotonic() < last):
         ready = dict(events.poll(None if last is None else LAST_SECONDS * 1000))
-        reap(lambda pid, _: ended.append(pid))
         with contextlib.suppress(BlockingIOError):
             os.read(woken, 4096)
+        # Only now: of one that ends between the two nothing would be heard.
+        reap(lambda pid, _: ended.append(pid))
         if 0 in ready and supervisor not in ended:
             # Goalrun is dead, or has done with the command: that is for the supervisor to see, if it can.
             events.unregister(0)

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from goalrun.adapters.repository import (
     entries,
     present,
     shown,
+    small_blob,
     write_commit,
 )
 from goalrun.core.manifests import harness_changed, is_mixed_manifest
@@ -160,16 +161,32 @@ class Trees(Repository):
         with git.beside(words, folder, self._worktree(folder)) as ended:
             yield lambda: [Change(path=each.shown, before=True, after=present(each.after)) for each in entries(ended())]
 
-    def reading_over(self, held: str, tree: str, folder: Path) -> AbstractContextManager[Callable[[], object]]:
-        """Make the files in a materialised worktree those of a tree; that is done once what is given returns.
+    def reading_over(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], object]]:
+        """Make the files in a materialised worktree those of a tree; what its index vouches for is not written.
 
-        Where it is known to have ``held`` a tree, only what differs is looked at; else all, and what the index vouches
-        for is not written. See ``git.beside``.
+        That is done once what is given returns; see ``git.beside``.
         """
-        if held == tree:
-            return nullcontext(lambda: None)
-        known = [held] if held else []
-        return git.beside(["read-tree", "--reset", "-u", *known, tree], folder, self._worktree(folder))
+        return git.beside(["read-tree", "--reset", "-u", tree], folder, self._worktree(folder))
+
+    def difference(self, held: str, tree: str) -> dict[bytes, tuple[Entry, bytes]] | None:
+        """What a tree has different from another one, by path, with the bytes of its files.
+
+        None where that is much, or not to be had without git.
+        """
+        # Both were compared with the base already.
+        base = self.tree_of(self.base)
+        before, after = ({each.path: each for each in self.changes(base, each)} for each in (held, tree))
+        sides = ((path, _side(path, before, after), _side(path, after, before)) for path in before | after)
+        changed = [Entry(*each) for each in sides if each[1] != each[2]]
+        if len(changed) > FEW_OBJECTS:
+            return None
+        found = {}
+        for each in changed:
+            data = small_blob(self.path, each.after[1]) if present(each.after) else b""
+            if data is None:
+                return None
+            found[each.path] = (each, data)
+        return found
 
     def differs(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
         """What of index or files of a materialised worktree is not exactly a tree's; see ``git.beside``."""
@@ -305,3 +322,8 @@ def _copy(sources: Mapping[str, str], folder: Path, left: Container[str]) -> Non
         if name not in left:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, folder / name)
+
+
+def _side(path: bytes, changed: Mapping[bytes, Entry], other: Mapping[bytes, Entry]) -> tuple[str, str]:
+    """Mode and blob of a path in one tree, out of what that, and another one, have changed since the base."""
+    return changed[path].after if path in changed else other[path].before

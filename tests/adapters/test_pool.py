@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from adapters.goals import goal_spec, store_of
 from support import git, repository, write
 
+from goalrun.adapters.points import EVENT
 from goalrun.adapters.pool import Pool, Worktree, clear, pool_of
 from goalrun.adapters.store import GitStore
 from goalrun.core.spec import VerificationSpec
@@ -80,6 +82,11 @@ LEAKS = {
 }
 
 
+GIT: list[str] = []
+"""What git was asked for; see ``goalrun.adapters.points``."""
+sys.addaudithook(lambda event, facts: GIT.append(facts[0]) if event == EVENT else None)
+
+
 def seen(top: Path) -> dict[str, object]:
     """All that somebody in a worktree can find there, but for inodes and times."""
     found: dict[str, object] = {}
@@ -145,6 +152,39 @@ def test_nothing_that_a_command_does_is_there_for_the_next(
         # Set back, not made anew: all of this can be.
         assert again.place.stat().st_ino == inode
         assert again.changes(store) == []
+
+
+MOVES = (
+    "echo other > app.py; chmod +x run.sh; rm src/one.c; rm -r data; echo now a file > data; ln -s app.py link",
+    "rm data link; mkdir -p data/sub link; echo x > data/sub/x.txt; echo y > link/y; touch empty src/a src/zz .a",
+    "rm -r src; ln -s data src; mkdir -p a/b/c/d; echo deep > a/b/c/d/e; touch $'a/\\xff\\n' 'a/b c'; chmod -x run.sh",
+    "rm -r a src link; mkdir src; echo 'int two;' > src/two.c; ln -s nowhere a; rm app.py; ln -s run.sh app.py",
+    "find . -mindepth 1 -not -path './.git*' -delete; echo alone > z",
+    "rm z; mkdir -p z/z; echo x > z/z/z; head -c 900000 /dev/zero > zeros",
+    "rm -r z; head -c 2000000 /dev/urandom > large",
+    "for i in $(seq 150); do echo $i > many-$i; done",
+)
+
+
+def test_what_differs_is_written_as_git_would(store: GitStore, top: Path, tmp_path: Path) -> None:
+    """Where it is little; of what is large, or a lot, git is asked."""
+    trees: list[str] = []
+    for move in MOVES:
+        subprocess.run(["bash", "-ec", move], cwd=top, check=True)
+        trees.append(store.snapshot(f"turn-{len(trees)}").tree)
+    pool = Pool(tmp_path / "pooled", "project")
+    place = used(pool, store, trees[0], "true", looked_at=True).place.stat().st_ino
+    asked = []
+    for tree in (*trees, *reversed(trees), trees[1], trees[4], trees[1]):
+        with Pool(tmp_path / "fresh", "project").worktree(store, tree) as fresh:
+            expected = seen(fresh.top)
+        GIT.clear()
+        with pool.worktree(store, tree) as worktree:
+            asked.append("git read-tree before" in GIT)
+            assert seen(worktree.top) == expected
+            assert worktree.place.stat().st_ino == place
+            assert worktree.changes(store) == []
+    assert [number for number, each in enumerate(asked) if each] == [6, 7, 9], "for what is large, for many, and back"
 
 
 @pytest.mark.parametrize(
