@@ -314,7 +314,11 @@ def _remove(top: bytes, path: bytes) -> None:
 def _write(top: bytes, path: bytes, mode: str, data: bytes, time: int) -> os.stat_result:
     """Write a file, or a link, that is not there, as git does."""
     place = os.path.join(top, path)  # noqa: PTH118 - bytes
-    os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
+    missing = [place]
+    while not os.path.isdir(above := os.path.dirname(missing[-1])):  # noqa: PTH112, PTH120 - bytes
+        missing.append(above)
+    for folder in reversed(missing[1:]):
+        os.mkdir(folder)  # noqa: PTH102 - bytes
     if mode == LINK:
         os.symlink(data, place)  # noqa: PTH211 - bytes
     else:
