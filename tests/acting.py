@@ -13,6 +13,11 @@ from typing import Any
 
 from support import Done, Program
 
+from goalrun.adapters.journal import records
+from goalrun.adapters.views import JOURNAL
+from goalrun.core.events import CallFinished
+from goalrun.errors import JournalCorrupt
+
 ACTOR = """
 import fcntl, json, os, sys, time
 lab = {lab!r}
@@ -144,3 +149,12 @@ class Stage:
 def statuses(result: dict[str, Any]) -> dict[str, str]:
     """What became of each step."""
     return {name: step["status"] for name, step in result["steps"].items()}
+
+
+def calls_finished(program: Program) -> int:
+    """How many ends of calls the journals of all flows have."""
+    journals = list((program.home / "goals").glob(f"f-*/{JOURNAL}"))
+    try:
+        return sum(isinstance(record.event, CallFinished) for path in journals for record in records(path))
+    except JournalCorrupt:
+        return 0  # it is being made

@@ -8,14 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from acting import calls_finished
 from flow_project import Flows
 from flows.share import MANY, REST
 from support import finish, wait_until, write
-
-from goalrun.adapters.journal import records
-from goalrun.adapters.views import JOURNAL
-from goalrun.core.events import CallFinished
-from goalrun.errors import JournalCorrupt
 
 REFERENCE = """from goalrun import agent, parallel, phase, check
 from pydantic import BaseModel
@@ -209,14 +205,6 @@ def test_outside_of_a_run_it_says_so() -> None:
     assert done.stdout == "['goalrun'] False\n"
 
 
-def finished(flows: Flows) -> int:
-    journals = list((flows.program.home / "goals").glob(f"f-*/{JOURNAL}"))
-    try:
-        return sum(isinstance(record.event, CallFinished) for path in journals for record in records(path))
-    except JournalCorrupt:
-        return 0  # it is being made
-
-
 def test_a_kill_in_the_middle_of_twenty_calls_loses_none_that_was_recorded(flows: Flows) -> None:
     code = """from goalrun import agent, parallel
 async def main():
@@ -225,10 +213,10 @@ async def main():
 """
     running = flows.program.spawn("flow", "run", flows.wrote(code))
     # The first four that run have nothing to wait for.
-    wait_until(lambda: finished(flows) >= 4, "some calls are recorded")
+    wait_until(lambda: calls_finished(flows.program) >= 4, "some calls are recorded")
     os.kill(running.pid, signal.SIGKILL)
     finish(running)
-    recorded = finished(flows)
+    recorded = calls_finished(flows.program)
     flows.gate.touch()
     # What the recorded ones did comes back too.
     for path in flows.project.glob("f*"):

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from acting import Stage, statuses
+from acting import Stage, calls_finished, statuses
 from flows.share import REST
 from support import PYTHON, Program, finish, running, script, wait_until
 
@@ -332,7 +332,7 @@ def test_what_fails_in_a_sub_flow_fails_its_step_once_for_each_try(stage: Stage)
 LIMITED = (
     '[[step]]\nid = "first"\nagent = "counts"\nwrites = false\nprompt = "mark first\\nspend 5\\nsay x"\n'
     '[[step]]\nid = "second"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "mark second\\nspend 3\\nlimited-once\\nsay y"\n'
-    '[[step]]\nid = "beside"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "await limited\\nspend 2\\nsay beside"\n'
+    '[[step]]\nid = "beside"\nagent = "counts"\nwrites = false\nneeds = ["first"]\nprompt = "await go\\nspend 2\\nsay beside"\n'
     '[[step]]\nid = "third"\nagent = "counts"\nwrites = false\nneeds = ["beside"]\nprompt = "mark third\\nspend 1\\nsay z"\n'
 )
 
@@ -340,7 +340,11 @@ LIMITED = (
 def test_a_providers_limit_pauses_the_run_and_what_is_done_is_not_paid_for_again(stage: Stage) -> None:
     config = stage.program.cwd / "goalrun.toml"
     config.write_text("wait_quota = false\n" + config.read_text(encoding="utf-8"), encoding="utf-8")
-    first = stage.run(LIMITED)
+    stage.flow(LIMITED)
+    process = stage.program.spawn("flow", "run", "f", "--json")
+    wait_until(lambda: calls_finished(stage.program) == 2, "the limit is recorded")
+    stage.mark("go")
+    first = finish(process)
     assert first.code == 10, first.err
     assert first.json["state"] == "rate_limited"
     assert "limit" in first.json["detail"]
