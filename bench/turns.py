@@ -4,7 +4,6 @@ import statistics
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from shutil import rmtree
 
 from measure import GIT, goalrun, line, median, place, records, repository, side_by_side, silent
 
@@ -25,13 +24,16 @@ for ((i = 0; i < {new}; i++)); do echo "$turn $i" > new/$turn-$i.txt; done
 def run(scratch: Path, *, quick: bool) -> None:
     """A line for each size and each number of changed files."""
     sizes, changes, turns = ((200, 5000), (0, 10), 5) if quick else ((200, 5000, 80_000), (0, 10, 1000), 9)
-    for files in sizes:
-        top = repository(scratch / f"of-{files}", files)
+    tops = {files: repository(scratch / f"of-{files}", files) for files in sizes}
+    added: dict[tuple[int, int], float] = {}
+    for files, top in tops.items():
         for changed in changes:
-            _one(scratch, top, files, changed, turns)
             silent([*GIT, "reset", "-q", "--hard"], top)
             silent([*GIT, "clean", "-qffdx"], top)
-        rmtree(top)
+            added[files, changed] = _one(scratch, top, files, changed, turns)
+    # At the end: a file system is slower for minutes where many files were removed.
+    for files, top in tops.items():
+        _against_a_worktree(scratch, top, files, {changed: added[files, changed] for changed in changes})
 
 
 def _worker(scratch: Path, changed: int) -> Path:
@@ -44,26 +46,34 @@ def _worker(scratch: Path, changed: int) -> Path:
     return script
 
 
-def _one(scratch: Path, top: Path, files: int, changed: int, turns: int) -> None:
-    script, home = _worker(scratch, changed), scratch / "state"
+def _one(scratch: Path, top: Path, files: int, changed: int, turns: int) -> float:
+    """Milliseconds that a turn costs more than in a loop in a shell."""
+    script, home = _worker(scratch, changed), scratch / f"state-{files}-{changed}"
     base, turn = _turns(script, top, home, turns)
     plain = side_by_side(
         {"loop": partial(_plain, script, top), "status": partial(silent, [*GIT, "status"], top)}, turns
     )
     status, added = plain["status"], turn - plain["loop"]
-    worktree = median(partial(_add_and_remove, top, scratch / "beside"), 1 if files > LARGE_FILES else 3)
-    rmtree(home)
     line(
         f"{files:6} files, {changed:4} changed: turn {turn:6.0f} ms, plain loop {plain['loop']:5.0f} ms, added "
-        f"{added:5.0f} ms = {added / status:5.1f} x git status ({status:.0f} ms) = {added / worktree:6.3f} x git "
-        f"worktree add + remove ({worktree:.0f} ms); base {base:.1f} s"
+        f"{added:5.0f} ms = {added / status:5.1f} x git status ({status:.0f} ms); base {base:.1f} s"
         + (f"; {added / changed:.2f} ms a changed file" if changed > CHANGED else ""),
         added / (FIXED_MS + STATUS_FACTOR * status) if changed <= CHANGED else None,
         1.0,
         "of 60 ms + 4 x git status",
     )
-    if files >= WORTHWHILE_FILES and changed == CHANGED:
-        line("   the same against git worktree add + remove", added / worktree, WORKTREE_FACTOR)
+    return added
+
+
+def _against_a_worktree(scratch: Path, top: Path, files: int, added: dict[int, float]) -> None:
+    worktree = median(partial(_add_and_remove, top, scratch / "beside"), 1 if files > LARGE_FILES else 3)
+    ratios = ", ".join(f"{cost / worktree:.3f} x ({changed} changed)" for changed, cost in added.items())
+    line(
+        f"{files:6} files: git worktree add + remove {worktree:.0f} ms; a turn adds {ratios}",
+        added[CHANGED] / worktree if files >= WORTHWHILE_FILES else None,
+        WORKTREE_FACTOR,
+        f"with {CHANGED} changed",
+    )
 
 
 def _plain(script: Path, top: Path) -> None:

@@ -35,6 +35,8 @@ from goalrun.core.events import (
     Record,
     StepSettled,
     TurnFinished,
+    VerificationFinished,
+    WorkerFinished,
 )
 from goalrun.core.model import GoalState
 from goalrun.core.ports import Clock
@@ -49,10 +51,13 @@ CREATE TABLE turn (turn INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TRIGGER append_only_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER append_only_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
-CALL_PAGES = 64
-"""How many pages of records of calls may be in the -wal alone: each other record takes all on into the main file at
-once, so that one that loses its -wal has lost no turn (docs/adr/0018-records-of-calls.md)."""
-OF_CALLS = frozenset({CallStarted, CallFinished, StepSettled, ProcessStarted, FlowTold})
+LATER_PAGES = 64
+"""How many pages of records may be in the -wal alone, where they are of what can be done again: each other record takes
+all on into the main file at once, so that one that loses its -wal has lost no turn
+(docs/adr/0018-records-of-calls.md)."""
+LATER = frozenset(
+    {CallStarted, CallFinished, StepSettled, ProcessStarted, FlowTold, WorkerFinished, VerificationFinished}
+)
 _NO_LOCKS = frozenset({"SQLITE_BUSY", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_PROTOCOL"})
 """What SQLite makes of locks that fail: ENOLCK means busy to it."""
 
@@ -124,8 +129,7 @@ class SqliteJournal:
             reached(f"journal {record.event.kind} before")
         try:
             # SQLite takes on records into the main file once its -wal has so many pages.
-            kinds = {type(record.event) for record, _ in done}
-            pages = CALL_PAGES if kinds <= OF_CALLS and kinds != {ProcessStarted} else 1
+            pages = LATER_PAGES if all(type(record.event) in LATER for record, _ in done) else 1
             self._db.execute(f"PRAGMA wal_autocheckpoint={pages}")
             self._db.execute("BEGIN IMMEDIATE")
             # A newer goalrun may have changed the format meanwhile: what it wrote is not added to.

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from goalrun.adapters.files import files_below, private_folder, remove_tree
-from goalrun.adapters.index import Index, entry
+from goalrun.adapters.index import BILLION, CLOCK_STEP_SECONDS, Index, entry
 from goalrun.adapters.repository import Entry, present, shown
 from goalrun.adapters.trees import LINK, Trees
 from goalrun.core.protection import Change
@@ -117,6 +117,7 @@ class Worktree:
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
         self._objects: dict[str, Mark] = {}
+        self._proven: dict[bytes, Mark] = {}
         self._laid, self._held, self._strange = "", "", False
 
     def make(self, store: Trees, tree: str) -> None:
@@ -128,11 +129,12 @@ class Worktree:
         remove_tree(self.place)
         self.top.mkdir(parents=True)
         self._folder_mark = _folder_mark(self._bytes)
-        self._since = self.top.stat().st_mtime
+        since = self.top.stat().st_mtime
         store.materialise(tree, self.top)
         self._objects = {name: _mark(self._object(name)) for name in store.export(tree, self.top)}
         self._config = (self.top / ".git/config").read_bytes()
-        self._settle(Index(self._index.read_bytes()))
+        self._settle(Index(self._index.read_bytes()), since)
+        self._proven = {}
         self._laid, self._held = tree, ""
 
     def set_back(self, store: Trees, tree: str) -> bool:
@@ -146,21 +148,19 @@ class Worktree:
             self._index.touch()
             since = self._index.stat().st_mtime
             before = self._known.doubted(self._since, self._bytes)
-            self._index.write_bytes(before.data)
             if not held or self._strange:
                 self._remove_strangers(_names(before))
             difference = store.difference(held, tree) if held else None
             if difference is not None:
+                self._settle(self._write_over(before, difference), since)
                 self._lay_repository(store, tree)
-                known = self._write_over(before, difference)
             else:
+                self._index.write_bytes(before.data)
                 with store.reading_over(tree, self.top) as read:
                     self._lay_repository(store, tree)
                     read()
-                known = Index(self._index.read_bytes()).in_order(before, since, self._bytes)
-            self._since = since
-            self._settle(known)
-            shutil.copyfile(self._index, self.top / ".git/index")
+                self._settle(Index(self._index.read_bytes()).in_order(before, since, self._bytes), since)
+                shutil.copyfile(self._index, self.top / ".git/index")
             self._prove(store, tree)
         except (Unproven, EnvironmentFailure, GitFailed, OSError):
             return False
@@ -193,9 +193,9 @@ class Worktree:
             self._held, self._strange = "" if found else self._laid, bool(new)
             return [*found, *new]
 
-    def _settle(self, known: Index) -> None:
-        self._known = known
-        self._index.write_bytes(known.data)
+    def _settle(self, known: Index, since: float) -> None:
+        self._known, self._since = known, since
+        self._index.write_bytes(known.signed())
 
     def _remove_strangers(self, folders: Mapping[bytes, set[bytes]]) -> None:
         """All but some names in some folders, and what stands in their place; they get back what they were like."""
@@ -238,20 +238,32 @@ class Worktree:
                 raise Unproven("a file differs")
 
     def _prove_names(self) -> None:
-        for folder, names in _names(self._known).items():
-            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+        old = int((self._since - CLOCK_STEP_SECONDS) * BILLION)
+        proven = {}
+        for folder, place, names in self._touched():
+            mark = _mark(place)
             if set(os.listdir(place)) != names or _folder_mark(place) != self._folder_mark:  # noqa: PTH208 - bytes
                 raise Unproven(f"{shown(folder)} holds something else")
+            # What is younger could change once more and look the same.
+            if mark and mark[-1] < old:
+                proven[folder] = mark
+        self._proven = {folder: mark for folder, mark in self._proven.items() if folder in self._known.folders} | proven
+
+    def _touched(self) -> Iterator[tuple[bytes, bytes, set[bytes]]]:
+        """The folders that somebody may have touched since their names were proven, where they are, and their names."""
+        for folder, names in _names(self._known).items():
+            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+            if self._proven.get(folder) != _mark(place):
+                yield folder, place, names
 
     def _prove_protected(self, store: Trees) -> None:
-        protected = store.protected()
-        for start, path in self._known.entries:
-            if path in protected and _hash(self._bytes, path) != self._known.blob(start):
+        for path in store.protected():
+            start = self._known.start_of(path)
+            if start is not None and _hash(self._bytes, path) != self._known.blob(start):
                 raise Unproven(f"{shown(path)} has other bytes")
 
     def _new_files(self) -> Iterator[bytes]:
-        for folder, names in _names(self._known).items():
-            place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
+        for folder, place, names in self._touched():
             with suppress(OSError):
                 for name in os.listdir(place) if not os.path.islink(place) else ():  # noqa: PTH114, PTH208 - bytes
                     if name not in names:

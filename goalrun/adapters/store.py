@@ -304,7 +304,7 @@ class GitStore(Trees):
         else:
             began = since.stat().st_mtime if since.exists() else 0.0
             if (known := found.doubted(began, os.fsencode(self._workspace), TIME_STEP_SECONDS)) is not found:
-                write_whole(self._index, known.data, durable=False)
+                write_whole(self._index, known.signed(), durable=False)
         # What is read from here on is doubted by the next snapshot, also if this one is cut.
         since.touch()
         return whole

@@ -25,13 +25,18 @@ from goalrun.core.events import (
     Event,
     GoalCreated,
     GoalStopped,
+    ProcessStarted,
     RunStarted,
     TurnFinished,
     TurnStarted,
+    VerificationFinished,
+    WorkerEnded,
+    WorkerFinished,
 )
 from goalrun.core.model import (
     CallRecord,
     GoalState,
+    OpenTurn,
     Snapshot,
     State,
     TurnOutcome,
@@ -376,7 +381,9 @@ CALLS = [
 ]
 
 
-def test_a_lost_wal_takes_a_few_records_of_calls_with_it_and_nothing_else(path: Path, tmp_path: Path) -> None:
+def test_a_lost_wal_takes_a_few_records_of_what_can_be_done_again_with_it_and_nothing_else(
+    path: Path, tmp_path: Path
+) -> None:
     state = written(path)
     with closing(opened(path)) as journal:
         _, state = journal.append(TurnStarted(turn=2, attempt=1), state)
@@ -388,3 +395,24 @@ def test_a_lost_wal_takes_a_few_records_of_calls_with_it_and_nothing_else(path: 
         assert 400 - 64 < len(left) - 7 <= 400
         journal.append(GoalStopped(state=State.STOPPED, detail="asked"), state)
         assert len(_after_a_kill_without_its_wal(path, tmp_path / "then")) == 7 + 401
+
+
+def test_without_its_wal_an_open_turn_has_lost_nothing_that_cost_anything(path: Path, tmp_path: Path) -> None:
+    state, report = written(path), WorkerReport(outcome="ok", text="paid for")
+    snapshot = Snapshot(commit="d" * 40, tree="t" * 40)
+    checks = VerificationReport(outcome="fail", sandbox="process")
+    steps: list[tuple[Event, int]] = [
+        (TurnStarted(turn=2, attempt=1), 7),
+        (ProcessStarted(role="worker", process=myself()), 7),
+        (WorkerEnded(turn=2, report=report), 9),
+        (WorkerFinished(turn=2, report=report, snapshot=snapshot), 9),
+        (ProcessStarted(role="check", process=myself()), 9),
+        (VerificationFinished(turn=2, report=checks), 9),
+    ]
+    with closing(opened(path)) as journal:
+        for number, (event, left) in enumerate(steps):
+            _, state = journal.append(event, state)
+            assert len([*records(path)]) == 7 + number
+            assert len(_after_a_kill_without_its_wal(path, tmp_path / str(number))) == left
+        opened_turn = replay(tmp_path / "5" / path.name).open
+        assert opened_turn == OpenTurn(turn=2, attempt=1, launched=True, worker=report)

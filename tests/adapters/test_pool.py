@@ -28,6 +28,7 @@ FILES = {
 ATTRIBUTE = (
     "python3 -c 'import os, sys; [os.setxattr(p, sys.argv[1], bytes.fromhex(sys.argv[2])) for p in sys.argv[3:]]'"
 )
+UNSET = "python3 -c 'import os, sys; os.removexattr(sys.argv[2], sys.argv[1])'"
 RIGHTS = "0200000001000700ffffffff02000700feff000004000500ffffffff10000700ffffffff20000500ffffffff"
 """Read, write and execute for nobody, as Linux keeps it (linux/posix_acl_xattr.h)."""
 COMMIT = "git -c user.name=a -c user.email=a@b commit"
@@ -84,7 +85,10 @@ LEAKS = {
 
 GIT: list[str] = []
 """What git was asked for; see ``goalrun.adapters.points``."""
+LISTED: list[str] = []
+"""Folders whose names were asked for."""
 sys.addaudithook(lambda event, facts: GIT.append(facts[0]) if event == EVENT else None)
+sys.addaudithook(lambda event, facts: LISTED.append(os.fsdecode(facts[0])) if event == "os.listdir" else None)
 
 
 def seen(top: Path) -> dict[str, object]:
@@ -152,6 +156,36 @@ def test_nothing_that_a_command_does_is_there_for_the_next(
         # Set back, not made anew: all of this can be.
         assert again.place.stat().st_ino == inode
         assert again.changes(store) == []
+
+
+def listed(pool: Pool, store: GitStore, tree: str, command: str) -> set[str]:
+    """The folders of the files that are looked into when a worktree is set back in which a command was run."""
+    used(pool, store, tree, command, looked_at=True)
+    LISTED.clear()
+    top = used(pool, store, tree, "true").top
+    return {os.path.relpath(each, top) for each in LISTED if f"{each}/".startswith(f"{top}/") and ".git" not in each}
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("touch data/new; rm data/new", "data"),
+        ("mkdir src/new; rmdir src/new", "src"),
+        ("touch new; rm new", "."),
+        ("chmod 700 tests; chmod 755 tests", "tests"),
+        (f"{ATTRIBUTE} user.a 00 data/sub && {UNSET} user.a data/sub", "data/sub"),
+        ("touch data/new; touch -r src/one.c data; rm data/new; touch -d 2001-01-01 data", "data"),
+    ],
+)
+def test_only_folders_that_somebody_touched_are_looked_into(
+    command: str, where: str, store: GitStore, tmp_path: Path
+) -> None:
+    """Also where they look the same again: the time of change is not for anybody to set."""
+    tree, pool = store.snapshot("turn-1").tree, Pool(tmp_path / "pooled", "project")
+    # What is young could have been touched; it is not for long.
+    while listed(pool, store, tree, "true"):
+        pass
+    assert listed(pool, store, tree, command) == {where}
 
 
 MOVES = (
