@@ -117,10 +117,6 @@ class Index:
         """The mode of an entry."""
         return int(unpack_from(">I", self.data, start + MODE)[0])
 
-    def is_plain(self, start: int) -> bool:
-        """Whether an entry is a path's only one, and is there."""
-        return not self.data[start + FLAGS] & (EXTENDED | STAGES)
-
     def doubted(self, since: float, top: bytes, step: float = CLOCK_STEP_SECONDS) -> "Index":
         """An index that has git read again what may have changed since it was read.
 
@@ -161,8 +157,11 @@ class Index:
         found.__dict__.update({name: value for name, value in self.__dict__.items() if name == "folders"})
         return found
 
-    def following(self, data: bytes) -> "tuple[Index, list[bytes]]":
-        """What git made of this index, and the paths whose entries are new, other ones, or gone."""
+    def following(self, data: bytes) -> "tuple[Index, list[bytes]] | None":
+        """What git made of this index, and the paths whose entries are new, other ones, or gone.
+
+        None where one that is new is no file that is there, or one side of a conflict.
+        """
         old, (paths, starts) = self.data, self.places
         left = _count(data)
         found, changed = Places([], []), list[bytes]()
@@ -182,6 +181,8 @@ class Index:
                     continue
                 known = number < len(paths) and path == paths[number]
                 if not known or old[starts[number] : starts[number + 1]] != data[at : at + length]:
+                    if data[at + FLAGS] & (EXTENDED | STAGES):
+                        return None
                     changed.append(path)
                 found.paths.append(path)
                 found.starts.append(at)

@@ -1,24 +1,22 @@
 """A bare repository of goalrun's own, and the plumbing to work in it."""
 
-import hashlib
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
-from goalrun.adapters.files import identity_of, require_same, write_whole
+from goalrun.adapters.files import identity_of, require_same
+from goalrun.adapters.objects import write_commit
 
 BASE_REF = "refs/goalrun/base"
 GITLINK, FOLDER = "160000", "040000"
+ABSENT = ("000000", "0" * 40)
+"""Mode and name of what is not there."""
 _HASH = re.compile("[0-9a-f]{40}")
 KEPT = 4
-SMALL_BYTES = 1 << 20
-COMMITTED_AT = 946684800
-"""The first second of the year 2000."""
 
 
 class Entry(NamedTuple):
@@ -75,10 +73,13 @@ class Repository:
         if found is None:
             found = list(entries(self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", before, after])))
             if _HASH.fullmatch(before) and _HASH.fullmatch(after):
-                # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
-                kept = list(self._compared.items())[1 - KEPT :]
-                self._compared = {**dict(kept), (before, after): found}
+                self._remember(before, after, found)
         return found
+
+    def _remember(self, before: str, after: str, found: list[Entry]) -> None:
+        # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
+        kept = list(self._compared.items())[1 - KEPT :]
+        self._compared = {**dict(kept), (before, after): found}
 
     def blobs(self, tree: str) -> dict[str, str]:
         """What stands for the content of each file of a tree, by its path as shown."""
@@ -174,36 +175,9 @@ class Repository:
         return self._workspace if self._workspace.is_dir() else self._folder
 
 
-def write_commit(repository: Path, tree: str, message: str, *parents: str, durable: bool = True) -> str:
-    """Write a commit into a repository as a loose object (gitformat-loose(5)), as `git commit-tree` does; its name."""
-    who = f"{git.NAME} <{git.EMAIL}> {COMMITTED_AT} +0000"
-    lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
-    text = "\n".join([*lines, "", message, ""]).encode("utf-8")
-    data = b"commit %d\0" % len(text) + text
-    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    place = repository / "objects" / name[:2] / name[2:]
-    if not place.exists():
-        place.parent.mkdir(exist_ok=True)
-        # Where it stays, git knows its own names for what was never whole.
-        write_whole(place, zlib.compress(data), durable=durable, draft="tmp_obj_")
-    return name
-
-
-def small_blob(repository: Path, name: str) -> bytes | None:
-    """A blob that is a loose object (gitformat-loose(5)), whole and at most 1 MiB; None for any other: ask git."""
-    place = repository / "objects" / name[:2] / name[2:]
-    with suppress(OSError, zlib.error):
-        if place.stat().st_size <= SMALL_BYTES:
-            unpacked = zlib.decompressobj().decompress(place.read_bytes(), SMALL_BYTES)
-            header, _, data = unpacked.partition(b"\0")
-            if hashlib.sha1(unpacked, usedforsecurity=False).hexdigest() == name and header == b"blob %d" % len(data):
-                return data
-    return None
-
-
 def present(side: tuple[str, str]) -> bool:
     """Whether a path is there on one side of a difference."""
-    return side[0] != "000000"
+    return side[0] != ABSENT[0]
 
 
 def entries(raw: bytes) -> Iterator[Entry]:

@@ -8,12 +8,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from goalrun.adapters import git
+from goalrun.adapters.contents import Contents, composed, contents
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
 from goalrun.adapters.index import TIME_STEP_SECONDS, Index
+from goalrun.adapters.objects import write_object
 from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
 from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
 from goalrun.core.model import Snapshot
@@ -39,6 +42,9 @@ SEED = b".goalrun-nested"
 
 class GitStore(Trees):
     """A goal's repository. The user's own is only read, and only for what it tracks and ignores."""
+
+    _contents: Contents | None = None
+    """What the last snapshot of this process found in the index."""
 
     def beside(self, folder: Path, index: Path) -> "GitStore":
         """The same store for another folder, with an index there."""
@@ -297,8 +303,12 @@ class GitStore(Trees):
         False if there is no index that can be gone on with: it is made anew.
         """
         since = self._since
-        found = Index(self._index.read_bytes() if self._index.exists() else b"")
-        whole = found.is_whole()
+        data = self._listing()
+        if self._contents is not None and self._contents.listing.data == data:
+            found, whole = self._contents.listing, True
+        else:
+            found = Index(data)
+            whole = found.is_whole()
         if not whole:
             self._index.unlink(missing_ok=True)
         else:
@@ -341,7 +351,7 @@ class GitStore(Trees):
             if added.status == 0:
                 if first:
                     self._track_what_the_user_tracks()
-                tree = self._git(["write-tree"]).decode("ascii").strip()
+                tree = self._tree(compared)
                 changed = self.changes(compared, tree)
                 nested = [entry.path for entry in changed if entry.after[0] == GITLINK]
                 if not nested:
@@ -354,6 +364,27 @@ class GitStore(Trees):
             # is put there is missing on disk, so the same `add` takes it out again.
             self._seed(nested)
         raise GitFailed(f"the workspace cannot be snapshotted: {said}")
+
+    def _tree(self, compared: str) -> str:
+        """The tree of what the index holds."""
+        known, data = self._contents, self._listing()
+        write = partial(write_object, self.path, "tree")
+        followed = known.following(data, write) if known is not None and data else None
+        if known is not None and followed is not None:
+            self._contents, steps = followed
+            before, after = known.trees[b""], self._contents.trees[b""]
+            compared_before = [] if compared == before else self._compared.get((compared, before))
+            if compared_before is not None:
+                self._remember(compared, after, composed(compared_before, steps))
+            return after
+        tree = self._git(["write-tree"]).decode("ascii").strip()
+        data = self._listing()
+        self._contents = contents(Index(data)) if data else None
+        return tree
+
+    def _listing(self) -> bytes:
+        """The index as it is on disk; b"" where git needed none, because there are no files."""
+        return self._index.read_bytes() if self._index.exists() else b""
 
     def _nested(self) -> list[bytes]:
         listing = self._git(["ls-files", "-z", "--others", "--exclude-standard"])

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from goalrun.adapters import git
 from goalrun.adapters.files import private_folder
+from goalrun.adapters.objects import place_of, small_blob, write_commit
 from goalrun.adapters.repository import (
+    ABSENT,
     BASE_REF,
     GITLINK,
     Entry,
@@ -20,8 +22,6 @@ from goalrun.adapters.repository import (
     entries,
     present,
     shown,
-    small_blob,
-    write_commit,
 )
 from goalrun.core.manifests import harness_changed, is_mixed_manifest
 from goalrun.core.mentions import mentioned
@@ -250,7 +250,7 @@ class Trees(Repository):
         if first == tree:
             return list(packs)
         names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
-        loose = {(name := f"{each[:2]}/{each[2:]}"): f"{self.path}/objects/{name}" for each in names}
+        loose = {place_of(each): f"{self.path}/objects/{place_of(each)}" for each in names}
         if len(loose) <= FEW_OBJECTS:
             with suppress(FileNotFoundError):
                 _copy(loose, objects, left)
@@ -303,7 +303,6 @@ class Trees(Repository):
     def _with_files_of_submodules(self, tree: str, now: str | None) -> str:
         listing = self._git(["ls-tree", "-r", "-z", "--full-tree", tree]).split(b"\0")
         links = [line.partition(b"\t")[2] for line in listing if line.startswith(GITLINK.encode())]
-        absent = ("000000", "0" * 40)
         files = []
         for path in links:
             if now is None:
@@ -311,8 +310,8 @@ class Trees(Repository):
             below = self._git(["ls-tree", "-r", "-z", "--full-tree", now, "--", os.fsdecode(path) + "/"]).split(b"\0")
             for line in filter(None, below):
                 mode, _, blob = line.partition(b"\t")[0].decode("ascii").split(" ")
-                files.append(Entry(line.partition(b"\t")[2], (mode, blob), absent))
-        gone = [Entry(path, absent, (GITLINK, "0" * 40)) for path in links]
+                files.append(Entry(line.partition(b"\t")[2], (mode, blob), ABSENT))
+        gone = [Entry(path, ABSENT, (GITLINK, "0" * 40)) for path in links]
         return self._tree_with(tree, [*gone, *files])
 
 
