@@ -5,7 +5,7 @@ what is new. It is known which entries `git add` has made.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from goalrun.adapters.index import DIGEST, Index, above
@@ -85,21 +85,6 @@ def contents(index: Index) -> Contents | None:
         if not left:
             return Contents(index, found)
     return None
-
-
-def composed(first: Iterable[Entry], then: Iterable[Entry]) -> list[Entry]:
-    """What differs after two differences, one after the other, as `git diff-tree -r -t` has it."""
-    found = {_key(each): each for each in first}
-    for each in then:
-        known = found.pop(_key(each), each)
-        if known.before != each.after:
-            found[_key(each)] = Entry(each.path, known.before, each.after)
-    return [found[key] for key in sorted(found)]
-
-
-def _key(entry: Entry) -> bytes:
-    """Git sorts a folder as if its name ended with a slash; there may be a file of the name as well."""
-    return entry.path + b"/" if FOLDER in (entry.before[0], entry.after[0]) else entry.path
 
 
 def _tree(index: Index, folder: bytes, trees: Mapping[bytes, str]) -> bytes:

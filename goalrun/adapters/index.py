@@ -257,8 +257,9 @@ class Index:
 def _is_as_recorded(data: bytes, start: int, place: bytes) -> bool:
     seconds, nanoseconds = unpack_from(">2I", data, start)
     with suppress(OSError):
-        # Some file systems count in seconds; then nobody can tell.
-        return bool(nanoseconds) and os.lstat(place).st_ctime_ns == int(seconds) * BILLION + int(nanoseconds)
+        now = divmod(os.lstat(place).st_ctime_ns, BILLION)
+        # Of other seconds git sees it. Some file systems count in seconds; then nobody can tell.
+        return now[0] != seconds or (bool(nanoseconds) and now[1] == nanoseconds)
     return True
 
 

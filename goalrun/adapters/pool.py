@@ -24,10 +24,9 @@ from goalrun.errors import EnvironmentFailure, GitFailed
 FOLDER = "verify"
 REPOSITORY = b".git"
 EXECUTABLE = "100755"
-OBJECTS = b".git/objects"
 REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
     b".git": {b"objects", b"refs", b"info"},
-    OBJECTS: {b"pack", b"info"},
+    b".git/objects": {b"pack", b"info"},
     b".git/objects/info": set(),
     b".git/objects/pack": set(),
     b".git/refs": {b"heads", b"tags"},
@@ -116,7 +115,7 @@ class Worktree:
         self._since = 0.0
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
-        self._objects: dict[str, Mark] = {}
+        self._left: dict[str, Mark] = {}
         self._proven: dict[bytes, Mark] = {}
         self._laid, self._held, self._strange = "", "", False
 
@@ -131,7 +130,7 @@ class Worktree:
         self._folder_mark = _folder_mark(self._bytes)
         since = self.top.stat().st_mtime
         store.materialise(tree, self.top)
-        self._objects = {name: _mark(self._object(name)) for name in store.export(tree, self.top)}
+        self._left = {name: _mark(self._in_repository(name)) for name in store.export(tree, self.top)}
         self._config = (self.top / ".git/config").read_bytes()
         self._settle(Index(self._index.read_bytes()), since)
         self._proven = {}
@@ -153,7 +152,8 @@ class Worktree:
             difference = store.difference(held, tree) if held else None
             if difference is not None:
                 self._settle(self._write_over(before, difference), since)
-                self._lay_repository(store, tree)
+                with self._proven_to_be(store, tree):
+                    self._lay_repository(store, tree)
             else:
                 self._index.write_bytes(before.data)
                 with store.reading_over(tree, self.top) as read:
@@ -161,7 +161,8 @@ class Worktree:
                     read()
                 self._settle(Index(self._index.read_bytes()).in_order(before, since, self._bytes), since)
                 shutil.copyfile(self._index, self.top / ".git/index")
-            self._prove(store, tree)
+                with self._proven_to_be(store, tree):
+                    pass
         except (Unproven, EnvironmentFailure, GitFailed, OSError):
             return False
         self._laid = tree
@@ -211,27 +212,33 @@ class Worktree:
                     remove_tree(Path(os.fsdecode(os.path.join(place, name))))  # noqa: PTH118 - bytes
 
     def _lay_repository(self, store: Trees, tree: str) -> None:
-        """The repository, with nothing of the old one but objects of this tree that nobody touched."""
-        untouched = {name: mark for name, mark in self._objects.items() if _mark(self._object(name)) == mark}
+        """The repository, with nothing of the old one but files of this one that nobody touched."""
         folders = {folder: set(names) for folder, names in REPOSITORY_FOLDERS.items()}
-        for folder, file in (os.fsencode(name).split(b"/") for name in untouched):
-            folders[OBJECTS].add(folder)
-            folders.setdefault(OBJECTS + b"/" + folder, set()).add(file)
+        for name in self._untouched():
+            folder, _, file = (REPOSITORY + b"/" + os.fsencode(name)).rpartition(b"/")
+            folders[folder].add(file)
         self._remove_strangers(folders)
+        # Not those that were beyond a link.
+        untouched = self._untouched()
         files = store.export(tree, self.top, self._config, untouched)
-        self._objects = {name: untouched.get(name) or _mark(self._object(name)) for name in files}
-        for name in untouched.keys() - self._objects.keys():
-            os.unlink(self._object(name))  # noqa: PTH108 - bytes
-            with suppress(OSError):
-                # Others may be in it.
-                os.rmdir(os.path.dirname(self._object(name)))  # noqa: PTH106, PTH120 - bytes
+        self._left = {name: untouched.get(name) or _mark(self._in_repository(name)) for name in files}
+        for name in untouched.keys() - self._left.keys():
+            os.unlink(self._in_repository(name))  # noqa: PTH108 - bytes
 
-    def _object(self, name: str) -> bytes:
-        return os.path.join(self._bytes, OBJECTS, os.fsencode(name))  # noqa: PTH118 - bytes
+    def _untouched(self) -> dict[str, Mark]:
+        return {name: mark for name, mark in self._left.items() if _mark(self._in_repository(name)) == mark}
 
-    def _prove(self, store: Trees, tree: str) -> None:
-        """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes."""
+    def _in_repository(self, name: str) -> bytes:
+        return os.path.join(self._bytes, REPOSITORY, os.fsencode(name))  # noqa: PTH118 - bytes
+
+    @contextmanager
+    def _proven_to_be(self, store: Trees, tree: str) -> Iterator[None]:
+        """That every file is the tree's, every name in a folder is a file's, and protected files have their bytes.
+
+        What is done meanwhile may change the repository alone.
+        """
         with store.differs(tree, self.top) as found:
+            yield
             self._prove_names()
             self._prove_protected(store)
             if found():

@@ -2,14 +2,14 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from goalrun.adapters import git
 from goalrun.adapters.files import identity_of, require_same
-from goalrun.adapters.objects import write_commit
+from goalrun.adapters.objects import commit_of, write_object
 
 BASE_REF = "refs/goalrun/base"
 GITLINK, FOLDER = "160000", "040000"
@@ -52,6 +52,7 @@ class Repository:
         self._known = identity_of(workspace)
         self._trees: dict[str, str] = {}
         self._compared: dict[tuple[str, str], list[Entry]] = {}
+        self._pinned = ""
 
     def require_workspace(self) -> None:
         """Refuse a workspace that is not the folder that it was when this object was made; see ``require_same``."""
@@ -59,7 +60,7 @@ class Repository:
 
     def commit(self, tree: str, message: str, *parents: str) -> str:
         """A commit of a tree; its date does not matter, and is the same for all."""
-        commit = write_commit(self.path, tree, message, *parents)
+        commit = write_object(self.path, "commit", commit_of(tree, message, *parents))
         self._trees[commit] = tree
         return commit
 
@@ -69,17 +70,24 @@ class Repository:
 
     def compared(self, before: str, after: str) -> list[Entry]:
         """The same, with the folders above them."""
-        found = self._compared.get((before, after))
+        found = self._compared.get((before, after)) if before != after else []
         if found is None:
             found = list(entries(self._git(["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", before, after])))
             if _HASH.fullmatch(before) and _HASH.fullmatch(after):
                 self._remember(before, after, found)
         return found
 
+    def between(self, before: str, after: str) -> list[Entry]:
+        """The same, out of what both have different from the base; that was looked at before, mostly."""
+        base = self.tree_of(self.base)
+        back = (Entry(each.path, each.after, each.before) for each in self.compared(base, before))
+        return composed(back, self.compared(base, after))
+
     def _remember(self, before: str, after: str, found: list[Entry]) -> None:
         # A turn's snapshot is compared with the base more than once; more than the last few is not kept.
+        pinned = {pair: known for pair, known in self._compared.items() if pair[1] == self._pinned}
         kept = list(self._compared.items())[1 - KEPT :]
-        self._compared = {**dict(kept), (before, after): found}
+        self._compared = {**pinned, **dict(kept), (before, after): found}
 
     def blobs(self, tree: str) -> dict[str, str]:
         """What stands for the content of each file of a tree, by its path as shown."""
@@ -173,6 +181,21 @@ class Repository:
     def _cwd(self) -> Path:
         # `add .` is relative to the folder that git runs in.
         return self._workspace if self._workspace.is_dir() else self._folder
+
+
+def composed(first: Iterable[Entry], then: Iterable[Entry]) -> list[Entry]:
+    """What differs after two differences, one after the other, as `git diff-tree -r -t` has it."""
+    found = {_key(each): each for each in first}
+    for each in then:
+        known = found.pop(_key(each), each)
+        if known.before != each.after:
+            found[_key(each)] = Entry(each.path, known.before, each.after)
+    return [found[key] for key in sorted(found)]
+
+
+def _key(entry: Entry) -> bytes:
+    """Git sorts a folder as if its name ended with a slash; there may be a file of the name as well."""
+    return entry.path + b"/" if FOLDER in (entry.before[0], entry.after[0]) else entry.path
 
 
 def present(side: tuple[str, str]) -> bool:

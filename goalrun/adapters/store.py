@@ -13,12 +13,13 @@ from pathlib import Path
 from time import monotonic
 
 from goalrun.adapters import git
-from goalrun.adapters.contents import Contents, composed, contents
+from goalrun.adapters.contents import Contents, contents
+from goalrun.adapters.exports import EXACT_ATTRIBUTES, PACKED
 from goalrun.adapters.files import in_the_way, private_folder, remove_tree, write_whole
 from goalrun.adapters.index import TIME_STEP_SECONDS, Index
 from goalrun.adapters.objects import write_object
-from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, present, shown
-from goalrun.adapters.trees import EXACT_ATTRIBUTES, PACKED, Trees
+from goalrun.adapters.repository import BASE_REF, GITLINK, Entry, as_file, composed, present, shown
+from goalrun.adapters.trees import Trees
 from goalrun.core.model import Snapshot
 from goalrun.errors import GitFailed
 
@@ -142,7 +143,7 @@ class GitStore(Trees):
 
     def keep(self, shelf: Path) -> None:
         """Keep what was packed of the base for the next goal of the workspace, where that is worth it."""
-        packs = [*(self._folder / PACKED).glob("*/*.pack")]
+        packs = sorted((self._folder / PACKED).glob("1-*/*.pack"))
         if len(packs) == 1 and packs[0].stat().st_size >= LEAST_KEPT_BYTES:
             private_folder(shelf.parent)
             draft = shelf.with_name(f"{shelf.name}.{os.getpid()}")

@@ -1,23 +1,22 @@
 """Trees made from snapshots: what checks run on, where, and what they did to it."""
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import NamedTuple
 
 from goalrun.adapters import git
-from goalrun.adapters.files import private_folder
-from goalrun.adapters.objects import place_of, small_blob, write_commit
+from goalrun.adapters.exports import FEW_OBJECTS, Exports
+from goalrun.adapters.objects import small_object
 from goalrun.adapters.repository import (
     ABSENT,
     BASE_REF,
+    FOLDER,
     GITLINK,
     Entry,
-    Repository,
     as_file,
     entries,
     present,
@@ -29,13 +28,7 @@ from goalrun.core.model import Snapshot, Tamper
 from goalrun.core.protection import Change, Finding, Protection, matches
 
 LINK = "120000"
-PACKED = "packed"
-"""A folder in a goal's own: what was exported first, as a pack, in a folder named by its tree."""
-FEW_OBJECTS = 100
-"""So many are copied in less time than git takes to make a pack of them."""
 MAX_TEXT_BYTES = 1 << 20
-EXACT_ATTRIBUTES = "* -text -ident -filter !eol !working-tree-encoding !diff\n"
-"""In ``info/attributes``: blobs are the files' exact bytes and patches show them, whatever ``.gitattributes`` says."""
 
 
 class Plan(NamedTuple):
@@ -51,7 +44,7 @@ class Plan(NamedTuple):
     tampering: tuple[Tamper, ...]
 
 
-class Trees(Repository):
+class Trees(Exports):
     """A store that knows which paths are protected.
 
     Args:
@@ -173,19 +166,15 @@ class Trees(Repository):
 
         None where that is much, or not to be had without git.
         """
-        # Both were compared with the base already.
-        base = self.tree_of(self.base)
-        before, after = ({each.path: each for each in self.changes(base, each)} for each in (held, tree))
-        sides = ((path, _side(path, before, after), _side(path, after, before)) for path in before | after)
-        changed = [Entry(*each) for each in sides if each[1] != each[2]]
+        changed = [each for each in self.between(held, tree) if FOLDER not in (each.before[0], each.after[0])]
         if len(changed) > FEW_OBJECTS:
             return None
         found = {}
         for each in changed:
-            data = small_blob(self.path, each.after[1]) if present(each.after) else b""
-            if data is None:
+            loose = small_object(self.path, each.after[1]) if present(each.after) else ("blob", b"")
+            if loose is None:
                 return None
-            found[each.path] = (each, data)
+            found[each.path] = (each, loose[1])
         return found
 
     def differs(self, tree: str, folder: Path) -> AbstractContextManager[Callable[[], bytes]]:
@@ -205,80 +194,6 @@ class Trees(Repository):
         untracked = ["ls-files", "-z", "--others", "--directory", "--no-empty-directory", "--", "."]
         found = git.checked(untracked, folder, self._worktree(folder)).split(b"\0")
         return [os.fsdecode(path.rstrip(b"/")) for path in found if path]
-
-    def _worktree(self, folder: Path) -> dict[str, str]:
-        index = str(folder.with_name(folder.name + ".index"))
-        # What a power cut takes of a worktree is made again.
-        unsynced = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "none"}
-        return self._environment({"GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": index, **unsynced})
-
-    def export(self, tree: str, top: Path, config: bytes | None = None, left: Container[str] = ()) -> list[str]:
-        """Make a stand-alone repository of one commit, of a tree whose files are in a folder, or will be.
-
-        Args:
-            tree: what it holds.
-            top: the folder.
-            config: the configuration of an earlier one there.
-            left: what is there of that one's files of objects; as returned.
-
-        Returns:
-            The files of objects that a later one may have too, below the folder of objects.
-        """
-        repository = top / ".git"
-        if config is None:
-            git.checked(["init", "--quiet", "--template=", "--initial-branch=main", str(top)], top)
-        for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
-            (repository / name).mkdir(parents=True, exist_ok=True)
-        if config is not None:
-            (repository / "config").write_bytes(config)
-        (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
-        # Without them `git status` would call files changed whose bytes are not what the tree's own rules make.
-        (repository / "info/attributes").write_text(EXACT_ATTRIBUTES, encoding="ascii")
-        files = self._bring_objects(tree, repository / "objects", left)
-        written = write_commit(repository, tree, "snapshot", durable=False)
-        (repository / "refs/heads/main").write_text(f"{written}\n", encoding="ascii")
-        # Written with the files, by the same git: it is up to date.
-        with suppress(FileNotFoundError):
-            shutil.copyfile(self._worktree(top)["GIT_INDEX_FILE"], repository / "index")
-        return files
-
-    def _bring_objects(self, tree: str, objects: Path, left: Container[str]) -> list[str]:
-        """The objects of a tree: a pack of the tree that was exported first, and what is in this one alone."""
-        first, home = self._first_pack(tree)
-        packs = {f"pack/{pack.name}": str(pack) for pack in home.iterdir()}
-        _copy(packs, objects, left)
-        if first == tree:
-            return list(packs)
-        names = {tree, *(entry.after[1] for entry in self.compared(first, tree) if present(entry.after))}
-        loose = {place_of(each): f"{self.path}/objects/{place_of(each)}" for each in names}
-        if len(loose) <= FEW_OBJECTS:
-            with suppress(FileNotFoundError):
-                _copy(loose, objects, left)
-                return [*packs, *loose]
-        self._pack(names, objects / "pack")
-        return list(packs)
-
-    def _first_pack(self, tree: str) -> tuple[str, Path]:
-        """The tree that was exported first, and the folder of its pack, in the goal's own."""
-        home = private_folder(self._folder / PACKED)
-        found = next((each for each in home.iterdir() if len(each.name) == len(tree)), None)
-        if found is None:
-            draft = Path(tempfile.mkdtemp(dir=home))
-            listing = self._git(["ls-tree", "-r", "-t", "-z", "--full-tree", tree]).split(b"\0")
-            self._pack(
-                {tree, *(line.split(b"\t")[0].split(b" ")[2].decode("ascii") for line in listing if line)}, draft
-            )
-            found = home / tree
-            with suppress(OSError):
-                # Another thread may have been first.
-                draft.rename(found)
-        return found.name, found
-
-    def _pack(self, names: Iterable[str], folder: Path) -> None:
-        # Made once or thrown away soon: looking for similar objects would take longer than all the rest.
-        words = ["pack-objects", "--quiet", "--window=0", str(folder / "pack")]
-        with as_file("".join(f"{name}\n" for name in names).encode("ascii")) as listing:
-            git.checked(words, self._folder, self._worktree(folder), listing)
 
     def adopt(self, objects: Path, commit: str, now: str | None = None) -> None:
         """Take one commit's tree out of another repository and make it the base.
@@ -313,16 +228,3 @@ class Trees(Repository):
                 files.append(Entry(line.partition(b"\t")[2], (mode, blob), ABSENT))
         gone = [Entry(path, ABSENT, (GITLINK, "0" * 40)) for path in links]
         return self._tree_with(tree, [*gone, *files])
-
-
-def _copy(sources: Mapping[str, str], folder: Path, left: Container[str]) -> None:
-    """Copy files to where they go below a folder, but those that are ``left`` there."""
-    for name, source in sources.items():
-        if name not in left:
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, folder / name)
-
-
-def _side(path: bytes, changed: Mapping[bytes, Entry], other: Mapping[bytes, Entry]) -> tuple[str, str]:
-    """Mode and blob of a path in one tree, out of what that, and another one, have changed since the base."""
-    return changed[path].after if path in changed else other[path].before
