@@ -1,10 +1,10 @@
 """How long short commands take to start, what output costs on its way to a file, and what a record costs."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -57,11 +57,25 @@ def capture(scratch: Path, *, quick: bool) -> None:
 def _captured(command: str, out: Path) -> None:
     from goalrun.adapters import process
 
+    carriers: list[str] = []
+    peaks = [0]
+
+    def look() -> None:
+        # Of who started the command, and carries its output.
+        for pid in carriers:
+            with suppress(OSError):
+                peaks.append(int(_field(pid, "VmHWM").split()[0]))
+
     began = time.perf_counter()
     order = process.Command(("bash", "-c", command), out.parent, dict(os.environ), out, timeout=600.0)
-    process.run(order, lambda _: None, lambda: None)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    sys.stdout.write(f"{time.perf_counter() - began} {peak}\n")
+    process.run(order, lambda started: carriers.append(_field(str(started.pid), "PPid")), look)
+    sys.stdout.write(f"{time.perf_counter() - began} {max(peaks)}\n")
+
+
+def _field(pid: str, name: str) -> str:
+    """Of a process, as Linux tells it (proc(5))."""
+    lines = Path("/proc", pid, "status").read_text(encoding="ascii").splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
 
 def journal(scratch: Path, *, quick: bool) -> None:

@@ -116,7 +116,7 @@ class Worktree:
         self._config = b""
         self._folder_mark: tuple[object, ...] = ()
         self._left: dict[str, Mark] = {}
-        self._proven: dict[bytes, Mark] = {}
+        self._proven: dict[bytes, tuple[Mark, set[bytes]]] = {}
         self._laid, self._held, self._strange = "", "", False
 
     def make(self, store: Trees, tree: str) -> None:
@@ -253,14 +253,16 @@ class Worktree:
                 raise Unproven(f"{shown(folder)} holds something else")
             # What is younger could change once more and look the same.
             if mark and mark[-1] < old:
-                proven[folder] = mark
-        self._proven = {folder: mark for folder, mark in self._proven.items() if folder in self._known.folders} | proven
+                proven[folder] = mark, names
+        self._proven = {
+            folder: known for folder, known in self._proven.items() if folder in self._known.folders
+        } | proven
 
     def _touched(self) -> Iterator[tuple[bytes, bytes, set[bytes]]]:
         """The folders that somebody may have touched since their names were proven, where they are, and their names."""
         for folder, names in _names(self._known).items():
             place = os.path.join(self._bytes, folder)  # noqa: PTH118 - bytes
-            if self._proven.get(folder) != _mark(place):
+            if self._proven.get(folder) != (_mark(place), names):
                 yield folder, place, names
 
     def _prove_protected(self, store: Trees) -> None:

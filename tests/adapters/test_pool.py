@@ -13,6 +13,7 @@ from support import git, repository, write
 
 from goalrun.adapters.points import EVENT
 from goalrun.adapters.pool import Pool, Worktree, clear, pool_of
+from goalrun.adapters.repository import Entry
 from goalrun.adapters.store import GitStore
 from goalrun.core.spec import VerificationSpec
 
@@ -186,6 +187,36 @@ def test_only_folders_that_somebody_touched_are_looked_into(
     while listed(pool, store, tree, "true"):
         pass
     assert listed(pool, store, tree, command) == {where}
+
+
+class Fooled(GitStore):
+    """A store that does not see what is different in some paths."""
+
+    unseen = b""
+
+    def difference(self, held: str, tree: str) -> dict[bytes, tuple[Entry, bytes]] | None:
+        found = super().difference(held, tree)
+        return {path: each for path, each in found.items() if path != self.unseen} if found is not None else None
+
+
+@pytest.mark.parametrize("unseen", [b"app.py", b"src/one.c", b"src/new.c", b"data/sub/x.txt"])
+def test_the_proof_does_not_rest_on_what_was_to_be_written(
+    unseen: bytes, store: GitStore, top: Path, tmp_path: Path, user: Path
+) -> None:
+    first = store.snapshot("turn-1").tree
+    write(top, {"app.py": "dddd\n", "src/new.c": "int new;\n"})
+    (top / "src/one.c").unlink()
+    (top / "data/sub/x.txt").unlink()
+    second = store.snapshot("turn-2").tree
+    with Pool(tmp_path / "fresh", "project").worktree(store, second) as fresh:
+        expected = seen(fresh.top)
+    pool = Pool(tmp_path / "pooled", "project")
+    while listed(pool, store, first, "true"):
+        pass
+    fooled = Fooled(user.parent / "goal", top, store._make_protection)
+    fooled.base, fooled.unseen = store.base, unseen
+    with pool.worktree(fooled, second) as worktree:
+        assert seen(worktree.top) == expected
 
 
 MOVES = (
