@@ -1,5 +1,6 @@
 """What a turn costs beside the worker and the checks, against git and against a plain shell loop."""
 
+import os
 import statistics
 from functools import partial
 from itertools import pairwise, product
@@ -49,6 +50,8 @@ def _worker(scratch: Path, changed: int) -> Path:
 def _one(scratch: Path, top: Path, files: int, changed: int, turns: int) -> float:
     """Milliseconds that a turn costs more than in a loop in a shell."""
     script, home = _worker(scratch, changed), scratch / f"state-{files}-{changed}"
+    # What was written until now is on its way to the disk: the first one to sync would wait for it.
+    os.sync()
     base, turn = _turns(script, top, home, turns)
     plain = side_by_side(
         {"loop": partial(_plain, script, top), "status": partial(silent, [*GIT, "status"], top)}, turns
