@@ -79,6 +79,8 @@ class Repository:
 
     def between(self, before: str, after: str) -> list[Entry]:
         """The same, out of what both have different from the base; that was looked at before, mostly."""
+        if before == after or (self.base == BASE_REF and not self.refs("base")):
+            return self.compared(before, after)
         base = self.tree_of(self.base)
         back = (Entry(each.path, each.after, each.before) for each in self.compared(base, before))
         return composed(back, self.compared(base, after))

@@ -89,6 +89,19 @@ def test_a_goal_of_many_turns_packs_what_is_new_in_each(store: GitStore, top: Pa
     assert kept == [1, 1, 2, 3, 3, 4, 4, 4]
 
 
+def test_trees_can_be_exported_before_there_is_a_base(top: Path, tmp_path: Path, user: Path) -> None:
+    """As where something is prepared for the checks."""
+    store = store_of(goal_spec(top, verification=VerificationSpec()), user.parent / "goal")
+    for turn in (1, 2):
+        (top / "part/1").write_text(f"turn {turn}\n")
+        tree, place = store.snapshot(f"prepared-{turn}").tree, tmp_path / f"there-{turn}"
+        place.mkdir()
+        store.materialise(tree, place)
+        store.export(tree, place)
+        assert git(place, "fsck", "--full", "--strict", "--no-dangling") == ""
+        assert git(place, "status", "--porcelain") == ""
+
+
 def test_a_process_that_takes_a_goal_up_goes_on_with_its_packs(
     store: GitStore, top: Path, tmp_path: Path, user: Path
 ) -> None:
