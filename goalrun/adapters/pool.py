@@ -5,7 +5,6 @@ of a check's reach: git's index of the worktree is kept in this process, and the
 cannot be proven is removed and made from scratch, as is every worktree of an earlier run.
 """
 
-import hashlib
 import os
 import shutil
 import stat
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from goalrun.adapters.files import files_below, private_folder, remove_tree
 from goalrun.adapters.index import BILLION, CLOCK_STEP_SECONDS, Index, entry
+from goalrun.adapters.objects import name_of
 from goalrun.adapters.repository import Entry, present, shown
 from goalrun.adapters.trees import LINK, Trees
 from goalrun.core.protection import Change
@@ -320,7 +320,7 @@ def _hash(top: bytes, path: bytes) -> str:
     else:
         with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             data = file.read()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return name_of("blob", data)
 
 
 def _remove(top: bytes, path: bytes) -> None:

@@ -31,6 +31,11 @@ class Entry(NamedTuple):
         """The path as text, escaped where it is none."""
         return shown(self.path)
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder on one side; a file of the name that is there on the other has an entry of its own."""
+        return FOLDER in (self.before[0], self.after[0])
+
 
 class Repository:
     """A store, with the workspace as its work tree and an index of its own.
@@ -66,7 +71,7 @@ class Repository:
 
     def changes(self, before: str, after: str) -> list[Entry]:
         """The paths that differ between two trees or commits."""
-        return [entry for entry in self.compared(before, after) if FOLDER not in (entry.before[0], entry.after[0])]
+        return [entry for entry in self.compared(before, after) if not entry.is_folder]
 
     def compared(self, before: str, after: str) -> list[Entry]:
         """The same, with the folders above them."""
@@ -197,7 +202,7 @@ def composed(first: Iterable[Entry], then: Iterable[Entry]) -> list[Entry]:
 
 def _key(entry: Entry) -> bytes:
     """Git sorts a folder as if its name ended with a slash; there may be a file of the name as well."""
-    return entry.path + b"/" if FOLDER in (entry.before[0], entry.after[0]) else entry.path
+    return entry.path + b"/" if entry.is_folder else entry.path
 
 
 def present(side: tuple[str, str]) -> bool:

@@ -143,7 +143,7 @@ class GitStore(Trees):
 
     def keep(self, shelf: Path) -> None:
         """Keep what was packed of the base for the next goal of the workspace, where that is worth it."""
-        packs = sorted((self._folder / PACKED).glob("1-*/*.pack"))
+        packs = [*(self._folder / PACKED).glob("1-*/*.pack")]
         if len(packs) == 1 and packs[0].stat().st_size >= LEAST_KEPT_BYTES:
             private_folder(shelf.parent)
             draft = shelf.with_name(f"{shelf.name}.{os.getpid()}")

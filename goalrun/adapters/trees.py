@@ -14,7 +14,6 @@ from goalrun.adapters.objects import small_object
 from goalrun.adapters.repository import (
     ABSENT,
     BASE_REF,
-    FOLDER,
     GITLINK,
     Entry,
     as_file,
@@ -166,7 +165,7 @@ class Trees(Exports):
 
         None where that is much, or not to be had without git.
         """
-        changed = [each for each in self.between(held, tree) if FOLDER not in (each.before[0], each.after[0])]
+        changed = [each for each in self.between(held, tree) if not each.is_folder]
         if len(changed) > FEW_OBJECTS:
             return None
         found = {}

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,12 +78,13 @@ def move(top: Path, chance: random.Random) -> None:
         old.touch()
 
 
-def as_git_has_it(top: Path, index: Path) -> str:
-    """The tree of a workspace, made by git with an index of its own."""
+def with_index(top: Path, index: Path, *words: str, given: str | None = None) -> str:
+    """What git says in a workspace, with an index of its own."""
     env = {**os.environ, "GIT_INDEX_FILE": str(index)}
     options = ["-c", "core.excludesFile=/dev/null", "-c", "advice.addEmbeddedRepo=false"]
-    subprocess.run(["git", *options, "add", "--all", "."], cwd=top, env=env, check=True)
-    done = subprocess.run(["git", "write-tree"], cwd=top, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *options, *words], cwd=top, env=env, check=True, capture_output=True, text=True, input=given
+    )
     return done.stdout.strip()
 
 
@@ -98,7 +100,9 @@ def test_trees_and_differences_are_those_that_git_makes(seed: int, store: GitSto
         trees.append(store.snapshot(f"turn-{turn}").tree)
         if turn > 1:
             assert [each for each in GIT if each.endswith(" before") and each.startswith("git ")] == ["git add before"]
-        assert trees[-1] == as_git_has_it(top, tmp_path / f"index-{turn}")
+        run = partial(with_index, top, tmp_path / f"index-{turn}")
+        run("add", "--all", ".")
+        assert trees[-1] == run("write-tree")
         for before in (base, trees[-2]):
             words = ["diff-tree", "-r", "-t", "-z", "--raw", "--no-renames", before, trees[-1]]
             said = subprocess.run(["git", *words], cwd=store.path, check=True, capture_output=True).stdout
@@ -142,12 +146,7 @@ def test_a_workspace_can_begin_with_nothing_and_become_nothing(user: Path) -> No
 def test_entries_that_are_no_files_are_left_to_git(top: Path, tmp_path: Path) -> None:
     """A file that is only meant to be added is in the index, and in no tree."""
     index = tmp_path / "index"
-    env = {**os.environ, "GIT_INDEX_FILE": str(index)}
-
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=top, env=env, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
+    run = partial(with_index, top, index)
     run("add", "--all")
     run("write-tree")
     known = contents(Index(index.read_bytes()))
@@ -157,19 +156,14 @@ def test_entries_that_are_no_files_are_left_to_git(top: Path, tmp_path: Path) ->
     assert known.following(index.read_bytes(), lambda _: "") is None
     (top / "b/a").write_text("in conflict\n")
     listing = "".join(f"100644 {run('hash-object', '-w', 'b/a')} {stage}\tb/a\n" for stage in (1, 2, 3))
-    subprocess.run(["git", "read-tree", "HEAD"], cwd=top, env=env, check=True)
-    subprocess.run(["git", "update-index", "--index-info"], cwd=top, env=env, input=listing, text=True, check=True)
+    run("read-tree", "HEAD")
+    run("update-index", "--index-info", given=listing)
     assert known.following(index.read_bytes(), lambda _: "") is None
 
 
 def test_trees_that_git_has_not_written_down_are_not_known(top: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    env = {**os.environ, "GIT_INDEX_FILE": str(index)}
-
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=top, env=env, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
+    run = partial(with_index, top, index)
     run("add", "--all")
     assert contents(Index(index.read_bytes())) is None
     tree = run("write-tree")
