@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # Both are slow to import, and `status` comes by here.
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     import psutil
 
@@ -47,13 +47,7 @@ def start_time(pid: int) -> str:
     On Linux it is the tick count of ``/proc/PID/stat`` (proc(5), field 22), which the system clock cannot move;
     psutil's ``create_time`` adds the boot time to it and moves with the clock.
     """
-    with suppress(OSError, IndexError):
-        # Asked of every process on the machine, turn after turn: a file object would take four times as long.
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
-        try:
-            fields = os.read(file, STAT_BYTES).rpartition(b")")[2].split(None, 20)
-        finally:
-            os.close(file)
+    if fields := _stat(pid):
         # A zombie holds its pid but runs nothing, unless only its first thread has ended.
         ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
         return "" if ended else fields[19].decode("ascii")
@@ -63,6 +57,40 @@ def start_time(pid: int) -> str:
         with suppress(psutil.Error):
             return f"{psutil.Process(pid).create_time():.6f}"
     return ""
+
+
+def _parent(pid: int) -> int:
+    """The process above; 0 if there is none."""
+    if fields := _stat(pid):
+        return int(fields[1])
+    if not Path("/proc/self/stat").exists():
+        import psutil
+
+        with suppress(psutil.Error):
+            return psutil.Process(pid).ppid()
+    return 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What Linux tells of a process from its state, field 3 of proc(5), to its start, field 22."""
+    with suppress(OSError):
+        # Asked of every process on the machine, turn after turn: a file object would take four times as long.
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            return os.read(file, STAT_BYTES).rpartition(b")")[2].split(None, 20)
+        finally:
+            os.close(file)
+    return []
+
+
+def _ancestors(pid: int, known: "Collection[int]" = ()) -> list[int]:
+    """The processes above one, the nearest first, to the first that is known."""
+    found: list[int] = []
+    while (pid := _parent(pid)) and pid not in found:
+        found.append(pid)
+        if pid in known:
+            break
+    return found
 
 
 def identify(pid: int) -> "ProcessIdentity":
@@ -113,7 +141,7 @@ def reap(
         if not (found := [*_belonging(sessions, variable, mark, begun_since(since) if young is None else young)]):
             break
         young = None
-        spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+        spared = {os.getpid(), *_ancestors(os.getpid())}
         if not (found := [process for process in found if process.pid not in spared]):
             break
         for process in found:
@@ -144,12 +172,14 @@ def untied(workspace: Path, young: "Iterable[int]") -> tuple[str, ...]:
     import psutil
 
     found = []
-    above = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    for pid in set(young) - above:
+    # This process, and what is known to be below.
+    ours = {os.getpid()}
+    for pid in set(young) - ours - {*_ancestors(os.getpid())}:
+        if not ours.isdisjoint(above := _ancestors(pid, ours)):
+            ours.update(above, (pid,))
+            continue
         with suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            if os.getpid() in {parent.pid for parent in process.parents()}:
-                continue
             if process.uids().real == os.getuid() and _concerns(process, workspace):
                 found.append(f"{pid} {process.name()}")
     return tuple(found[:MAX_UNTIED])

@@ -117,6 +117,15 @@ class Index:
         """The mode of an entry."""
         return int(unpack_from(">I", self.data, start + MODE)[0])
 
+    def is_untouched(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether a file is the one that was recorded, to the nanosecond of its last change."""
+        paths, starts = self.places
+        number = bisect_left(paths, path)
+        if number == len(paths) or paths[number] != path:
+            return False
+        start, end = starts[number : number + 2]
+        return self.data[start:end] == entry(path, self.mode(start), self.blob(start), status)
+
     def doubted(self, since: float, top: bytes, step: float = CLOCK_STEP_SECONDS) -> "Index":
         """An index that has git read again what may have changed since it was read.
 

@@ -24,6 +24,7 @@ from goalrun.errors import EnvironmentFailure, GitFailed
 FOLDER = "verify"
 REPOSITORY = b".git"
 EXECUTABLE = "100755"
+FILES = {"100644", EXECUTABLE}
 REPOSITORY_FOLDERS: Mapping[bytes, set[bytes]] = {
     b".git": {b"objects", b"refs", b"info"},
     b".git/objects": {b"pack", b"info"},
@@ -171,8 +172,9 @@ class Worktree:
     def _write_over(self, before: Index, difference: Mapping[bytes, tuple[Entry, bytes]]) -> Index:
         """What git would do to the files, and to the index, where only a little is different."""
         entries: dict[bytes, bytes] = {}
+        again = {path for path, (each, _) in difference.items() if self._is_as_written(before, each)}
         for path, (each, _) in difference.items():
-            if present(each.before):
+            if present(each.before) and path not in again:
                 _remove(self._bytes, path)
                 entries[path] = b""
         last, time = b"", 0
@@ -180,10 +182,19 @@ class Worktree:
             if present(each.after):
                 # As `Index.in_order` has it: the time that it had, or that of the file in front.
                 front, old = before.front(path)
-                status = _write(self._bytes, path, each.after[0], data, time if front < last else old)
+                same = None if path in again else each.after[0]
+                status = _write(self._bytes, path, same, data, time if front < last else old)
                 entries[path] = entry(path, int(each.after[0], 8), each.after[1], status)
                 last, time = path, status.st_mtime_ns
         return before.changed(entries) if entries else before
+
+    def _is_as_written(self, before: Index, each: Entry) -> bool:
+        """Whether a file can be written over: it stays of its kind, and nobody has touched it, or linked it."""
+        if each.before[0] != each.after[0] or each.after[0] not in FILES:
+            return False
+        with suppress(OSError):
+            return before.is_untouched(each.path, os.lstat(os.path.join(self._bytes, each.path)))  # noqa: PTH118 - bytes
+        return False
 
     def changes(self, store: Trees) -> list[Change]:
         """What was done to it since: files that differ, and files that are new."""
@@ -332,9 +343,10 @@ def _remove(top: bytes, path: bytes) -> None:
             os.rmdir(place)  # noqa: PTH106 - bytes
 
 
-def _write(top: bytes, path: bytes, mode: str, data: bytes, time: int) -> os.stat_result:
-    """Write a file, or a link, that is not there, as git does."""
+def _write(top: bytes, path: bytes, mode: str | None, data: bytes, time: int) -> os.stat_result:
+    """Write a file, or a link, that is not there, as git does; without a mode, over the file that is there."""
     place = os.path.join(top, path)  # noqa: PTH118 - bytes
+    how = os.O_CREAT | os.O_EXCL if mode else os.O_TRUNC
     missing = [place]
     while not os.path.isdir(above := os.path.dirname(missing[-1])):  # noqa: PTH112, PTH120 - bytes
         missing.append(above)
@@ -344,7 +356,7 @@ def _write(top: bytes, path: bytes, mode: str, data: bytes, time: int) -> os.sta
         os.symlink(data, place)  # noqa: PTH211 - bytes
     else:
         rights = 0o777 if mode == EXECUTABLE else 0o666
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights), "wb") as file:
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_NOFOLLOW | how, rights), "wb") as file:
             file.write(data)
     if time:
         os.utime(place, ns=(time, time), follow_symlinks=False)

@@ -118,6 +118,9 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         reached("process recorded")
         _say(supervisor, b"g")
         reached("process running")
+        if command.launcher:
+            # It has processes of its own: it can reach none of ours.
+            _nursery.prepare()
         status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
         reached("process ended")
         return _finished(status, command)
@@ -148,6 +151,13 @@ class _Nursery:
         self._lock = threading.Lock()
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._spare: _Supervisor | None = None
+
+    def prepare(self) -> None:
+        """Have a supervisor made for the next command, while there is nothing else to do."""
+        with self._lock, suppress(OSError):
+            if self._spare is None and self._line is not None:
+                self._spare = _born(self._line)
 
     def supervisor(self) -> _Supervisor:
         """A supervisor that waits for its order, or for its end, which comes with ours.
@@ -156,6 +166,11 @@ class _Nursery:
             ProcessFailure: there is none to be had.
         """
         with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                if not select.select([spare.life], [], [], 0)[0]:
+                    return spare
+                _end(spare)
             if self._process is not None:
                 # A command can reach it, where that has no namespaces of its own.
                 self._process.send_signal(signal.SIGCONT)
@@ -179,7 +194,10 @@ class _Nursery:
         return self._line
 
     def end(self) -> None:
-        """End it; the supervisors have life lines of their own."""
+        """End it; the supervisors that have an order have life lines of their own."""
+        if self._spare is not None:
+            _end(self._spare)
+            self._spare = None
         if self._line is not None and self._process is not None:
             self._line.close()
             self._process.kill()

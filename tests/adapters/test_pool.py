@@ -59,6 +59,7 @@ LEAKS = {
     "a file in the place of a folder": "rm -r data; echo x > data",
     "a hard link between files": "ln -f src/one.c src/two.c",
     "a hard link from outside": "ln app.py ../../kept; echo cccc > ../../kept",
+    "a hard link from outside that nobody wrote to": "test -e ../../kept || ln app.py ../../kept",
     "a nested repository": f"mkdir inner; cd inner; git init -q; echo x > y; git add y; {COMMIT} -qm x",
     "a nested repository without a commit": "git init -q inner2",
     "compiled code": "mkdir -p __pycache__ tests/__pycache__; echo x | tee __pycache__/a.pyc > tests/__pycache__/t.pyc",

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from goalrun.adapters.sandbox.place import Surroundings
@@ -46,6 +47,7 @@ def compilers() -> list[str]:
     return []
 
 
+@cache
 def in_system(folder: Path) -> bool:
     """Whether a folder is one of the system's own."""
     return any(folder.is_relative_to(name) for name in SYSTEM)
