@@ -419,19 +419,19 @@ def _waiting() -> list[psutil.Process]:
 
 
 def test_the_next_supervisor_is_made_while_a_command_runs_that_cannot_reach_it(tmp_path: Path) -> None:
-    while_it_runs = shell(tmp_path, "true", launcher="/usr/bin/none")
+    reaches_nothing = shell(tmp_path, "true", launcher="/usr/bin/none")
     done(shell(tmp_path, "true"))
-    assert _waiting() == [], "a command without namespaces of its own could get at it"
-    done(while_it_runs)
+    wait_until(lambda: not _waiting(), "a command that could get at it leaves none")
+    done(reaches_nothing)
+    wait_until(lambda: len(_waiting()) == 2, "one is left, and its guardian")
     spare = [each.pid for each in _waiting()]
-    assert len(spare) == 2
     assert int(output(tmp_path, "echo $PPID")) in spare
-    assert _waiting() == []
-    done(while_it_runs)
+    wait_until(lambda: not _waiting(), "it is used once")
+    done(reaches_nothing)
     for each in _waiting():
         each.kill()
-    wait_until(lambda: not _waiting(), "they are gone")
-    assert done(shell(tmp_path, "exit 7")).exit_code == 7, "one that is gone is not asked"
+    wait_until(lambda: not _waiting(), "it is gone")
+    assert done(shell(tmp_path, "exit 7")).exit_code == 7
 
 
 def test_a_command_that_stops_its_supervisor_can_still_be_interrupted(tmp_path: Path, pids: Path) -> None:
