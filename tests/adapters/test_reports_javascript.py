@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 from support import write
 
 from goalrun.adapters import reports
@@ -48,15 +49,25 @@ def packages(node: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     del node
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    folder = write(tmp_path_factory.mktemp("npm"), {"package.json": '{"private": true}'})
+    base = tmp_path_factory.getbasetemp()
+    # Once for all processes of a run.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "npm"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "installed").exists():
+            _install(folder)
+            (folder / "installed").touch()
+    return folder / "node_modules"
+
+
+def _install(folder: Path) -> None:
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]
+    write(folder, {"package.json": '{"private": true}'})
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip("npm install does not finish")
     if done.returncode != 0:
         pytest.skip(f"npm install fails: {done.stderr[-300:]}")
-    return folder / "node_modules"
 
 
 def run(command: str, tree: Path) -> Ran:

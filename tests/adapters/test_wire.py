@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from goalrun.adapters import wire
 from goalrun.adapters.wire import listen
 from goalrun.api.line import MAX_LINE_BYTES, SOCKET_VARIABLE, TOKEN_VARIABLE, Line
 from goalrun.core.value import JsonObject
@@ -60,7 +61,8 @@ def test_who_does_not_know_the_token_is_sent_away_and_not_heard(first: bytes) ->
     assert [message["do"] for message in echo.heard] == ["mine"]
 
 
-def test_many_who_connect_and_say_nothing_only_delay() -> None:
+def test_many_who_connect_and_say_nothing_only_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HELLO_SECONDS", 2.0)
     with listen(Echo()) as env:
         silent = connected(env, b"")
         with ThreadPoolExecutor() as pool:

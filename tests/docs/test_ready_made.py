@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import PYTHON, Done, git, repository, told, write
+from support import PYTHON, Done, git, repository, slow, told, write
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
@@ -65,9 +65,12 @@ def test_the_manifest_of_the_hook_is_valid() -> None:
 
 @in_a_checkout
 @pytest.mark.timeout(INSTALL_SECONDS)
-@pytest.mark.parametrize(("notes", "code"), [("a note\n", 0), ("", 1)], ids=["passing", "failing"])
+@pytest.mark.parametrize(
+    ("notes", "code"), [pytest.param("a note\n", 0, marks=slow), ("", 1)], ids=["passing", "failing"]
+)
 def test_pre_commit_runs_the_hook(tmp_path: Path, notes: str, code: int) -> None:
-    folder = repository(tmp_path / "project", {"goalrun.toml": 'checks = ["test -s notes.txt"]\n', "notes.txt": ""})
+    checks = 'checks = ["test -e notes.txt", "test -s notes.txt"]\n'
+    folder = repository(tmp_path / "project", {"goalrun.toml": checks, "notes.txt": ""})
     write(folder, {"notes.txt": notes})
     environment = without_git_variables() | {
         "GOALRUN_HOME": str(tmp_path / "state"),
@@ -77,7 +80,8 @@ def test_pre_commit_runs_the_hook(tmp_path: Path, notes: str, code: int) -> None
     done = finished(command, folder, environment)
     assert done.code == code, done.out
     assert ("Passed" if code == 0 else "exit code: 12") in done.out, done.out
-    assert re.search(rf"^ *{'fail' if code else 'pass'} +test -s notes.txt \(weak", done.out, re.MULTILINE), done.out
+    for outcome, check in (("pass", "e"), ("fail" if code else "pass", "s")):
+        assert re.search(rf"^ *{outcome} +test -{check} notes.txt \(weak", done.out, re.MULTILINE), done.out
 
 
 # The action
