@@ -155,9 +155,15 @@ class _Nursery:
 
     def prepare(self) -> None:
         """Have a supervisor made for the next command, while there is nothing else to do."""
-        with self._lock, suppress(OSError):
-            if self._spare is None and self._line is not None:
+        with self._lock:
+            if self._spare is not None or self._line is None:
+                return
+            try:
+                self._wake()
                 self._spare = _born(self._line)
+            except OSError:
+                # What it may say yet would be taken for the next answer.
+                self.end()
 
     def supervisor(self) -> _Supervisor:
         """A supervisor that waits for its order, or for its end, which comes with ours.
@@ -171,13 +177,16 @@ class _Nursery:
                 if not select.select([spare.life], [], [], 0)[0]:
                     return spare
                 _end(spare)
-            if self._process is not None:
-                # A command can reach it, where that has no namespaces of its own.
-                self._process.send_signal(signal.SIGCONT)
+            self._wake()
             for line in (self._line, None):
                 with suppress(OSError):
                     return _born(line or self._begin())
         raise ProcessFailure("a command could not be supervised: no process can be started", hint="resume the goal")
+
+    def _wake(self) -> None:
+        """A command can have stopped it, where that has no namespaces of its own."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def _begin(self) -> socket.socket:
         self.end()
