@@ -110,7 +110,7 @@ def test_a_threshold_of_coverage_that_only_the_new_tests_reach_is_asked_of_all_t
     "cheat",
     [
         {"app.py": RED, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE + "import app\napp.two = lambda: 2\n"},
-        {"app.py": SKIPS, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE},
+        pytest.param({"app.py": SKIPS, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE}, marks=slow),
         {"app.py": ALWAYS_PASSED + RED, "more.py": MORE, "tests/test_more.py": TESTS_OF_MORE},
     ],
     ids=["in the new test", "skips", "forged"],

@@ -337,7 +337,7 @@ def _is_sound(what: Said) -> None:
 
 
 @pytest.mark.parametrize("agent", MINE)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(garbage=OUTPUTS)
 def test_nothing_makes_a_reader_fail(agent: str, garbage: Output) -> None:
     _is_sound(READERS[agent](garbage))

@@ -10,7 +10,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 from support import PYTHON, Program, git, told
+from typer.testing import CliRunner
 
+from goalrun.cli import fleet_commands, flow_commands, setup_commands  # noqa: F401 - each adds its commands to the app
+from goalrun.cli.commands import app
 from goalrun.core.model import EXIT_CODES, State
 from goalrun.errors import WorkspaceBusy
 from goalrun.settings import AgentSettings, Settings
@@ -38,11 +41,10 @@ COMMAND = re.compile(r"(?<!from )\bgoalrun ([a-z][a-z-]*)([^\n`]*)")
 
 @cache
 def help_of(*command: str) -> str:
-    """What the program itself says of a command."""
-    program = Program(home=Path("/nonexistent/state"), cwd=ROOT, environment={"COLUMNS": "300"})
-    done = program.run(*command, "--help")
-    assert done.code == 0, done.err
-    return done.out
+    """What the program itself says of a command, asked in this process: there are some seventy."""
+    shown = CliRunner().invoke(app, [*command, "--help"], prog_name="goalrun", env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    return shown.output
 
 
 @cache

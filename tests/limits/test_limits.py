@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MEASURE, PYTHON, Done, Program, write
+from support import MEASURE, PYTHON, Done, Program, slow, write
 
 from goalrun.adapters import isolation
 from goalrun.adapters.files import remove_tree
@@ -207,7 +207,7 @@ os.close(os.open("x", os.O_CREAT, dir_fd=here))
 """
 
 
-@pytest.mark.parametrize(("worker", "check"), [(0, 3000), (1500, 0), (3000, 0)])
+@pytest.mark.parametrize(("worker", "check"), [(0, 3000), pytest.param(1500, 0, marks=slow), (3000, 0)])
 def test_folders_may_be_deeper_than_a_path_can_be_long(worker: int, check: int, program: Program) -> None:
     """1,500 folders in one another fit into a path, 3,000 do not: git does not see what is in those."""
     dig = f"rm -rf d; {PYTHON} {write(program.home.parent, {'dig.py': DIG}) / 'dig.py'}"

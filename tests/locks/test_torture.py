@@ -17,8 +17,8 @@ from locks.shims import ALL, HERE, NEEDS_LINUX, NO_FLOCK, shim
 from goalrun.adapters.lock import WorkspaceLock, filed_claims
 
 pytestmark = [NEEDS_LINUX, pytest.mark.timeout(3000 if ALL else 120)]
-PROCESSES = 50
-HOLDS = 1000 if ALL else 40
+PROCESSES = 50 if ALL else 30
+HOLDS = 1000 if ALL else 30
 DAY = 86_400
 KERNEL: dict[str, str] = {}
 
