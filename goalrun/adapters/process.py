@@ -118,9 +118,6 @@ def run(command: Command, on_start: Callable[[ProcessIdentity], None], poll: Cal
         reached("process recorded")
         _say(supervisor, b"g")
         reached("process running")
-        if command.launcher:
-            # It has processes of its own: it can reach none of ours.
-            _nursery.prepare()
         status = _status(supervisor, poll, command.timeout + ANSWER_SECONDS)
         reached("process ended")
         return _finished(status, command)
@@ -151,19 +148,6 @@ class _Nursery:
         self._lock = threading.Lock()
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._spare: _Supervisor | None = None
-
-    def prepare(self) -> None:
-        """Have a supervisor made for the next command, while there is nothing else to do."""
-        with self._lock:
-            if self._spare is not None or self._line is None:
-                return
-            try:
-                self._wake()
-                self._spare = _born(self._line)
-            except OSError:
-                # What it may say yet would be taken for the next answer.
-                self.end()
 
     def supervisor(self) -> _Supervisor:
         """A supervisor that waits for its order, or for its end, which comes with ours.
@@ -172,21 +156,13 @@ class _Nursery:
             ProcessFailure: there is none to be had.
         """
         with self._lock:
-            spare, self._spare = self._spare, None
-            if spare is not None:
-                if not select.select([spare.life], [], [], 0)[0]:
-                    return spare
-                _end(spare)
-            self._wake()
+            if self._process is not None:
+                # A command can reach it, where that has no namespaces of its own.
+                self._process.send_signal(signal.SIGCONT)
             for line in (self._line, None):
                 with suppress(OSError):
                     return _born(line or self._begin())
         raise ProcessFailure("a command could not be supervised: no process can be started", hint="resume the goal")
-
-    def _wake(self) -> None:
-        """A command can have stopped it, where that has no namespaces of its own."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
 
     def _begin(self) -> socket.socket:
         self.end()
@@ -203,10 +179,7 @@ class _Nursery:
         return self._line
 
     def end(self) -> None:
-        """End it; the supervisors that have an order have life lines of their own."""
-        if self._spare is not None:
-            _end(self._spare)
-            self._spare = None
+        """End it; the supervisors have life lines of their own."""
         if self._line is not None and self._process is not None:
             self._line.close()
             self._process.kill()

@@ -412,28 +412,6 @@ def test_a_command_that_gets_at_the_nursery_keeps_nothing_else_from_running(
     assert not any(map(alive, pids_in(pids)))
 
 
-def _waiting() -> list[psutil.Process]:
-    """The processes that watch no command, or none any more: the spare supervisor and its guardian."""
-    (nursery,) = (each for each in psutil.Process().children() if "nursery" in each.cmdline()[-1])
-    return nursery.children(recursive=True)
-
-
-def test_the_next_supervisor_is_made_while_a_command_runs_that_cannot_reach_it(tmp_path: Path) -> None:
-    reaches_nothing = shell(tmp_path, "true", launcher="/usr/bin/none")
-    done(shell(tmp_path, "true"))
-    wait_until(lambda: not _waiting(), "a command that could get at it leaves none")
-    done(reaches_nothing)
-    wait_until(lambda: len(_waiting()) == 2, "one is left, and its guardian")
-    spare = [each.pid for each in _waiting()]
-    assert int(output(tmp_path, "echo $PPID")) in spare
-    wait_until(lambda: not _waiting(), "it is used once")
-    done(reaches_nothing)
-    for each in _waiting():
-        each.kill()
-    wait_until(lambda: not _waiting(), "it is gone")
-    assert done(shell(tmp_path, "exit 7")).exit_code == 7
-
-
 def test_a_command_that_stops_its_supervisor_can_still_be_interrupted(tmp_path: Path, pids: Path) -> None:
     def poll() -> None:
         if pids.exists():
