@@ -74,7 +74,8 @@ def _one(scratch: Path, top: Path, files: int, changed: int, turns: int) -> floa
 
 
 def _against_a_worktree(scratch: Path, top: Path, files: int, added: dict[int, float]) -> None:
-    worktree = median(partial(_add_and_remove, top, scratch / "beside"), 1 if files > LARGE_FILES else 3)
+    # Again and again, as a loop would that makes a worktree in each turn: the first ones cost much less.
+    worktree = median(partial(_add_and_remove, top, scratch / "beside"), 1 if files > LARGE_FILES else 7)
     ratios = ", ".join(f"{cost / worktree:.3f} x ({changed} changed)" for changed, cost in added.items())
     line(
         f"{files:6} files: git worktree add + remove {worktree:.0f} ms; a turn adds {ratios}",
