@@ -1,6 +1,5 @@
 """The entry point, and the one place where errors become exit codes."""
 
-import gc
 import os
 import sys
 from contextlib import suppress
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 BUG = 1
 USAGE = 2
 INTERRUPTED = 130
-UNTIL_CYCLES_ARE_LOOKED_FOR = 50_000
-"""Python's own 700 has a turn pay for the look, over and over, and nearly nothing here is in a cycle."""
 
 
 def main() -> None:
@@ -23,7 +20,6 @@ def main() -> None:
         # Before anything slow is imported.
         sys.stdout.write(f"goalrun {__version__}\n")
         sys.exit(0)
-    gc.set_threshold(UNTIL_CYCLES_ARE_LOOKED_FOR)
     _open_streams()
     sys.exit(_flushed(_guarded()))
 
