@@ -119,12 +119,10 @@ class Index:
 
     def is_untouched(self, path: bytes, status: os.stat_result) -> bool:
         """Whether a file is the one that was recorded, to the nanosecond of its last change."""
-        paths, starts = self.places
-        number = bisect_left(paths, path)
-        if number == len(paths) or paths[number] != path:
-            return False
-        start, end = starts[number : number + 2]
-        return self.data[start:end] == entry(path, self.mode(start), self.blob(start), status)
+        start = self.start_of(path)
+        return start is not None and self.data.startswith(
+            entry(path, self.mode(start), self.blob(start), status), start
+        )
 
     def doubted(self, since: float, top: bytes, step: float = CLOCK_STEP_SECONDS) -> "Index":
         """An index that has git read again what may have changed since it was read.

@@ -182,8 +182,8 @@ class Worktree:
             if present(each.after):
                 # As `Index.in_order` has it: the time that it had, or that of the file in front.
                 front, old = before.front(path)
-                same = None if path in again else each.after[0]
-                status = _write(self._bytes, path, same, data, time if front < last else old)
+                time = time if front < last else old
+                status = _write(self._bytes, path, each.after[0], data, time, over=path in again)
                 entries[path] = entry(path, int(each.after[0], 8), each.after[1], status)
                 last, time = path, status.st_mtime_ns
         return before.changed(entries) if entries else before
@@ -343,10 +343,10 @@ def _remove(top: bytes, path: bytes) -> None:
             os.rmdir(place)  # noqa: PTH106 - bytes
 
 
-def _write(top: bytes, path: bytes, mode: str | None, data: bytes, time: int) -> os.stat_result:
-    """Write a file, or a link, that is not there, as git does; without a mode, over the file that is there."""
+def _write(top: bytes, path: bytes, mode: str, data: bytes, time: int, *, over: bool) -> os.stat_result:
+    """Write a file, or a link, that is not there, as git does; or over a file that is there, and has the mode."""
     place = os.path.join(top, path)  # noqa: PTH118 - bytes
-    how = os.O_CREAT | os.O_EXCL if mode else os.O_TRUNC
+    how = os.O_TRUNC if over else os.O_CREAT | os.O_EXCL
     missing = [place]
     while not os.path.isdir(above := os.path.dirname(missing[-1])):  # noqa: PTH112, PTH120 - bytes
         missing.append(above)

@@ -4,6 +4,7 @@ What is expected of usage is what the scripted provider counted, where a stream 
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,7 +338,7 @@ def _is_sound(what: Said) -> None:
 
 
 @pytest.mark.parametrize("agent", MINE)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100 if os.environ.get("GOALRUN_TESTS") == "all" else 40)
 @given(garbage=OUTPUTS)
 def test_nothing_makes_a_reader_fail(agent: str, garbage: Output) -> None:
     _is_sound(READERS[agent](garbage))
